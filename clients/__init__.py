@@ -1,0 +1,1 @@
+"""Taurus panels, Sardana macros and the command line: what people use."""

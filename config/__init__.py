@@ -1,0 +1,1 @@
+"""Set-ups that ship with Ronda: Tango databases, demo, example parameters."""

@@ -1,0 +1,1 @@
+"""Frames in, reduced data out: no Tango, no Qt; usable from a notebook."""

@@ -1,0 +1,150 @@
+"""Slow work beside the reduction: deferred calculations, closing of files, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .frame import Series
+from .ledger import Ledger
+from .sinks.base import Sink
+from .stage import Closing, Stage
+
+log = logging.getLogger(__name__)
+
+DEFERRED_INTERVAL = 1.0
+"""Seconds between deferred calculations."""
+CHECKPOINT_INTERVAL = 30.0
+"""Seconds between checkpoints."""
+GRACE = 5.0
+"""Seconds that a series' file waits for late positions."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    series: Series
+    closing: Closing
+    tally: Ledger
+    deadline: float
+
+
+class Background:
+    """A thread for what must not hold up frames.
+
+    Parameters
+    ----------
+    stage, sinks
+        Of the runner.
+    lock
+        The runner's lock, under which the stage may be touched.
+    """
+
+    def __init__(self, stage: Stage[Any, Any], sinks: Sequence[Sink], lock: threading.Lock) -> None:
+        self._stage, self._sinks, self._lock = stage, sinks, lock
+        self._endings: list[_Ending] = []
+        self._open: tuple[Series, Ledger] | None = None
+        self._wake = threading.Event()
+        self._stopping = False
+        self._dirty = False
+        self.problem = ""
+        """What went wrong here last; empty if nothing did."""
+        self.thread = threading.Thread(target=self._run, name="ronda-background", daemon=True)
+
+    def touched(self, series: Series, tally: Ledger) -> None:
+        """Note that a frame of this series was reduced."""
+        self._open = (series, tally)
+        self._dirty = True
+
+    def finish(self, series: Series, closing: Closing, tally: Ledger) -> None:
+        """Have a series' file closed as soon as nothing more can change."""
+        self._open = None
+        self._endings.append(_Ending(series, closing, tally, time.monotonic() + GRACE))
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Close what is still to be closed, and wait for the thread."""
+        self._stopping = True
+        self._wake.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        deferred = checkpoint = time.monotonic()
+        while True:
+            stopping = self._stopping
+            now = time.monotonic()
+            if now >= deferred + DEFERRED_INTERVAL or stopping:
+                deferred = now
+                self._guard(self._calculate)
+            ended = self._close_settled(force=stopping)
+            if ended or now >= checkpoint + CHECKPOINT_INTERVAL or stopping:
+                checkpoint = now
+                self._guard(self._checkpoint)
+            if stopping:
+                return
+            self._wake.wait(0.1)
+            self._wake.clear()
+
+    def _calculate(self) -> None:
+        with self._lock:
+            work = self._stage.deferred()
+        if work is None:
+            return
+        store = work()
+        with self._lock:
+            store()
+
+    def _close_settled(self, force: bool) -> bool:
+        """Close the files of series that are ready; True if there were any."""
+        now = time.monotonic()
+        with self._lock:
+            ready = [e for e in self._endings if force or now > e.deadline or e.closing.settled()]
+        for ending in ready:
+            self._endings.remove(ending)
+            self._close(ending)
+        return bool(ready)
+
+    def _close(self, ending: _Ending) -> None:
+        """Write the last values of a series; its file is closed even if there are none."""
+        tree: dict[str, Any] = {}
+        self._guard(lambda: tree.update(ending.closing.tree()))
+        tree.update(_ledger_tree(ending.tally))
+        for sink in self._sinks:
+            sink.finish(ending.series, tree)
+
+    def _checkpoint(self) -> None:
+        if not self._dirty:
+            return
+        self._dirty = False
+        with self._lock:
+            state, update, opened = self._stage.state(), self._stage.update(), self._open
+        for sink in self._sinks:
+            if state is not None:
+                sink.checkpoint(state)
+            if opened is not None:
+                series, tally = opened
+                sink.update(series, {**update, **_ledger_tree(tally)})
+
+    def _guard(self, work: Callable[[], object]) -> None:
+        """Run some work; a defect in it must not end this thread."""
+        try:
+            work()
+            self.problem = ""
+        except Exception as error:
+            self.problem = f"background work failed: {error}"
+            log.exception("background work failed")
+
+
+def _ledger_tree(tally: Ledger) -> dict[str, int]:
+    """Return the counts of a series as they stand in its file."""
+    counts = tally.counts
+    return {
+        "ledger/received": counts.received,
+        "ledger/reduced": counts.reduced,
+        "ledger/rejected": counts.rejected,
+        "ledger/dropped": counts.dropped,
+        "ledger/lost": counts.lost,
+    }

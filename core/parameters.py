@@ -1,0 +1,157 @@
+"""What can be set: the declaration of parameters and their text forms.
+
+A stage declares its parameters once, as fields of a `Parameters` model made
+with `parameter`. Tango attributes, command-line assignments, YAML files and the
+NXprocess group of an output file are all derived from that declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+
+class ParameterError(ValueError):
+    """A value that cannot be taken; the message names the parameter and what is allowed."""
+
+
+class Parameters(BaseModel):
+    """An immutable set of values; a change makes a new set."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
+    )
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return the set with some values changed.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or a value is refused; nothing is changed then.
+        """
+        try:
+            new = self.__class__.model_validate({**dict(self), **changes})
+        except ValidationError as error:
+            raise ParameterError(_sentence(error)) from None
+        new.check()
+        return new
+
+    def check(self) -> None:
+        """Load and test what the values refer to (files), before they are taken.
+
+        Raises
+        ------
+        ParameterError
+            In one sentence, if something does not fit.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values (numbers, text, lists, dictionaries) for YAML, JSON and files."""
+        return self.model_dump(mode="json")
+
+
+def parameter(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    label: str = "",
+    expert: bool = False,
+    **bounds: Any,
+) -> Any:
+    """Declare one parameter.
+
+    Parameters
+    ----------
+    default
+        Value until it is set; a dictionary or list is copied.
+    doc
+        One line: what it does, in words of the field.
+    unit
+        A unit that pint knows (keV, m, deg, px, counts, s), or empty.
+    label
+        Short name on a panel; the parameter's own name if empty.
+    expert
+        Shown to experts only.
+    **bounds
+        pydantic's `ge`, `gt`, `le`, `lt`, `max_length`, `pattern`.
+    """
+    extra: dict[str, JsonValue] = {"unit": unit, "label": label, "expert": expert}
+    return Field(default, description=doc, json_schema_extra=extra, **bounds)
+
+
+def parse_assignments(parameters: Parameters, assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the changes that `name=value` texts ask for; values are read as YAML.
+
+    A text of numbers with commas is a list: `analysis_roi=10,20,30,40`.
+
+    Raises
+    ------
+    ParameterError
+        If there is no `=`, the name is unknown, or the value is no YAML.
+    """
+    known = type(parameters).model_fields
+    changes: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ParameterError(f"{text!r} is not of the form name=value")
+        if name not in known:
+            raise ParameterError(f"unknown parameter {name!r}; known are {', '.join(known)}")
+        changes[name] = _yaml_value(name, value, known[name].annotation)
+    return changes
+
+
+def _yaml_value(name: str, text: str, annotation: Any) -> Any:
+    if annotation is str:
+        return text
+    try:
+        return yaml.safe_load(f"[{text}]" if "," in text and text[:1] not in "[{" else text)
+    except yaml.YAMLError:
+        raise ParameterError(f"{name}: {text!r} cannot be read as a value") from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return the values of a parameter file.
+
+    Raises
+    ------
+    ParameterError
+        If the file cannot be read or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(f"parameter file {path} cannot be read: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ParameterError(f"parameter file {path} holds no `name: value` lines")
+    return content
+
+
+def save_yaml(parameters: Parameters, path: Path) -> None:
+    """Write a parameter file so that a crash leaves the old or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    text = yaml.safe_dump(parameters.to_json(), sort_keys=False, allow_unicode=True)
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return the first thing pydantic found, as a sentence with the name and the value."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "parameters"
+    if first["type"] == "extra_forbidden":
+        return f"unknown parameter {name!r}"
+    return f"{name}: {first['msg']}, got {first['input']!r:.80}"

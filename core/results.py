@@ -1,0 +1,53 @@
+"""What a runner shows of itself: results that belong together, and its health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Values that all belong to one frame."""
+
+    run_id: int = 0
+    frame_id: int = -1
+    """Newest reduced frame; -1: none yet."""
+    timestamp: float = 0.0
+    """Unix time in s: the detector's stamp of that frame, else its receipt."""
+    latency: float = float("nan")
+    """Seconds from that stamp to the end of its reduction."""
+    latency_from: str = ""
+    """`detector` or `receipt`: where the stamp was made."""
+    processing_time: float = float("nan")
+    """Seconds that the frame's map and reduce took."""
+    parameters_version: int = 0
+    filename: str = ""
+    scan_number: int = -1
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Outputs by name."""
+
+
+class Activity(Enum):
+    """What a runner is doing."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a runner is."""
+
+    activity: Activity
+    failure: str = ""
+    """Why it cannot go on (a file that cannot be read); empty: it can."""
+    source_lost: str = ""
+    """Why the source is gone; it is being reopened."""
+    alarms: tuple[str, ...] = ()
+    """What an operator should look at, in sentences."""
+    notes: tuple[str, ...] = ()
+    """What else there is to say."""

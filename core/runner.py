@@ -1,0 +1,451 @@
+"""The runner: source -> bounded queue -> map in workers -> ordered reduce -> sinks.
+
+It knows nothing of Tango, Qt or any detector. One receiver thread per source,
+`workers` map threads, one reducer, one background thread; `lock` guards the
+stage's state, and is held for one frame's reduce at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from .admission import Admission
+from .background import Background
+from .frame import BadFrame, Frame, Lost, Notice, Rejected, Series, SeriesEnd, SeriesStart
+from .ledger import Ledger
+from .order import OrderedQueue, Ticket
+from .parameters import Parameters
+from .receiver import Receiver
+from .results import Activity, Health, Results
+from .sinks.base import Sink
+from .sources.base import Event, Source
+from .stage import Connection, Document, Kind, Row, Settings, Stage
+
+log = logging.getLogger(__name__)
+
+QUEUE_BYTES = 4 << 30
+"""Bytes of frames that may wait (decision 3)."""
+
+
+class Policy(Enum):
+    """What happens to frames of a live source when the queue is full."""
+
+    LOSSLESS = "lossless"
+    """The newest is dropped, counted, and an alarm raised."""
+    LATEST = "latest"
+    """The oldest is dropped and counted: for display."""
+
+
+class Runner:
+    """Runs one stage over sources, as often as wanted; its results outlive a run.
+
+    Parameters
+    ----------
+    stage
+        What is done to the frames.
+    parameters
+        What is set at first; the stage's defaults if None.
+    sinks
+        Where reduced data goes.
+    workers
+        Number of map threads.
+    """
+
+    def __init__(
+        self,
+        stage: Stage[Any, Any],
+        parameters: Parameters | None = None,
+        sinks: Sequence[Sink] = (),
+        workers: int = 1,
+        queue_bytes: int = QUEUE_BYTES,
+        policy: Policy = Policy.LOSSLESS,
+    ) -> None:
+        self.stage, self.sinks, self.workers, self.policy = stage, tuple(sinks), workers, policy
+        self.ledger = Ledger()
+        self.lock = threading.Lock()
+        self.queue = OrderedQueue(queue_bytes)
+        self.results = Results()
+        """The newest results, scalars and texts only; replaced whole, never changed."""
+        self.last_error = ""
+        self._settings = Settings(0, parameters or stage.Parameters())
+        self._configuring = threading.Lock()
+        self._activity = Activity.IDLE
+        self._alarms: dict[str, str] = {}
+        self._notice = ""
+        self._receivers: list[Receiver] = []
+        self._admission = Admission()
+        self._tally = Ledger()
+        self._series: Series | None = None
+        self._series_tally = self._tally
+        self._series_has_rows = False
+        self._cheap = [o.name for o in stage.outputs if o.live and o.kind in _CHEAP]
+        stage.connection = Connection(save=self._save)
+        stage.adopt(self._settings)
+        for sink in self.sinks:
+            sink.open(stage)
+        self._publish_values()
+
+    # ------------------------------------------------------------------ a run
+
+    def start(
+        self, source: Callable[[], Source], positions: Callable[[], Source] | None = None
+    ) -> None:
+        """Begin to read and reduce; returns at once.
+
+        Raises
+        ------
+        RuntimeError
+            If it is running already.
+        """
+        if self._activity is not Activity.IDLE:
+            raise RuntimeError("already running; stop first")
+        self._activity = Activity.RUNNING
+        self.queue = OrderedQueue(self.queue.limit)
+        self._admission = Admission()
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ronda-map")
+        self._background = Background(self.stage, self.sinks, self.lock)
+        self._reducer = threading.Thread(target=self._reduce_all, name="ronda-reduce", daemon=True)
+        openers = [("ronda-frames", source)] + (
+            [("ronda-positions", positions)] if positions else []
+        )
+        self._receivers = [Receiver(name, opener, self._accept) for name, opener in openers]
+        for thread in (self._background.thread, self._reducer):
+            thread.start()
+        for receiver in self._receivers:
+            receiver.thread.start()
+
+    def stop(self, drain: bool = True) -> None:
+        """End the run: read no more, reduce what is queued (or drop it), close the files.
+
+        Blocks until that is done; harmless when nothing runs.
+        """
+        if self._activity is Activity.IDLE:
+            return
+        self._activity = Activity.DRAINING
+        for receiver in self._receivers:
+            receiver.stop()
+        if not drain:
+            self._drop(None)
+        self._end()
+
+    def wait(self) -> None:
+        """Block until the sources have ended by themselves and everything is reduced.
+
+        Raises
+        ------
+        OSError
+            If a source could not be read; what was read is reduced and written.
+        """
+        for receiver in self._receivers:
+            receiver.thread.join()
+        self._activity = Activity.DRAINING
+        self._end()
+        for receiver in self._receivers:
+            if receiver.failure:
+                raise OSError(receiver.failure)
+
+    @property
+    def ended(self) -> bool:
+        """True when every source has ended by itself (files do)."""
+        return all(not receiver.thread.is_alive() for receiver in self._receivers)
+
+    @property
+    def total(self) -> int | None:
+        """Frames that the source holds, where it knows."""
+        return self._receivers[0].total if self._receivers else None
+
+    def close(self) -> None:
+        """Stop and release the sinks; the runner is not used again."""
+        self.stop()
+        for sink in self.sinks:
+            sink.close()
+
+    def _end(self) -> None:
+        self._token(self._finish_series)
+        self.queue.close()
+        self._reducer.join()
+        self._pool.shutdown()
+        self._background.stop()
+        self._activity = Activity.IDLE
+
+    # ------------------------------------------------- what the operator does
+
+    @property
+    def settings(self) -> Settings:
+        """The parameters that new frames are stamped with, and their number."""
+        return self._settings
+
+    def configure(self, changes: Mapping[str, Any]) -> Settings:
+        """Change parameters from the next received frame on.
+
+        Raises
+        ------
+        ParameterError
+            In one sentence; nothing is changed then.
+        """
+        with self._configuring:
+            old = self._settings
+            new = Settings(old.version + 1, old.parameters.changed(changes))
+            self._settings = new
+            self._token(partial(self.stage.adopt, new))
+            return new
+
+    def command(self, name: str, argument: Any = None) -> None:
+        """Carry out a command of the stage, at this place in the order of the frames.
+
+        Raises
+        ------
+        ValueError
+            If there is no such command, or its argument is refused.
+        """
+        for command in self.stage.commands:
+            if command.name == name:
+                break
+        else:
+            raise ValueError(f"{self.stage.title} has no command {name!r}")
+        if command.changes:
+            self.configure(command.changes(self._settings.parameters, argument))
+        else:
+            self._token(partial(self.stage.handle, name, argument))
+
+    def reset(self) -> None:
+        """Forget alarms and failures; touches no data."""
+        self._alarms.clear()
+        self.last_error = ""
+        for receiver in self._receivers:
+            receiver.failure = ""
+
+    # ------------------------------------------------------- what it shows
+
+    def latch(self, names: Collection[str]) -> Results:
+        """Return results with these outputs, all of one frame."""
+        if all(name in self.results.values for name in names):
+            return self.results
+        with self.lock:
+            values = {name: self.stage.value(name) for name in names}
+            return _with_values(self.results, {**self.results.values, **values})
+
+    @property
+    def health(self) -> Health:
+        """How the runner is, now."""
+        failures = [receiver.failure for receiver in self._receivers if receiver.failure]
+        lost = [receiver.lost for receiver in self._receivers if receiver.lost]
+        problems = [sink.problem for sink in self.sinks if sink.problem]
+        if self._activity is not Activity.IDLE and self._background.problem:
+            problems.append(self._background.problem)
+        with self.lock:
+            notes = self.stage.status()
+        return Health(
+            activity=self._activity,
+            failure=failures[0] if failures else "",
+            source_lost=lost[0] if lost else "",
+            alarms=(*problems, *self._alarms.values()),
+            notes=((self._notice,) if self._notice else ()) + tuple(notes),
+        )
+
+    # ------------------------------------------------------------- receiving
+
+    def _accept(self, event: Event) -> None:
+        """Take one event of a source; runs in a receiver's thread."""
+        match event:
+            case Frame():
+                self._admit(event)
+            case SeriesStart(series):
+                self._admission = Admission()
+                self._tally = Ledger()
+                self._alarms.pop("rejected", None)
+                self._alarms.pop("dropped", None)
+                self._token(partial(self._begin_series, series, self._tally))
+            case SeriesEnd():
+                self._token(self._finish_series)
+            case Rejected(reason, frame_id, message_number):
+                self._count(self._tally, received=1)
+                self._reject(self._tally, reason, frame_id, message_number)
+            case Lost(count):
+                self._count(self._tally, lost=count)
+            case Notice(text):
+                self._notice = text
+            case _:
+                self._token(partial(self.stage.position, event))
+
+    def _admit(self, frame: Frame) -> None:
+        self._count(self._tally, received=1)
+        try:
+            self._admission.check(frame)
+        except BadFrame as error:
+            self._reject(self._tally, str(error), frame.frame_id, frame.message_number)
+            return
+        if not self._make_room(frame):
+            return
+        settings = self._settings
+        work = self._pool.submit(self._timed_map, frame, settings)
+        self.queue.put(Ticket(settings, frame, self._tally, work))
+
+    def _make_room(self, frame: Frame) -> bool:
+        """Wait (files) or drop (live) until the frame fits; False if it was dropped itself."""
+        while not self.queue.room_for(frame.nbytes):
+            if not self._receivers[0].live:
+                if self._activity is not Activity.RUNNING:
+                    break
+                self.queue.wait_for_room(frame.nbytes, 0.1)
+            elif self.policy is Policy.LATEST and self._drop(1):
+                continue
+            else:
+                self._count(self._tally, dropped=1)
+                self._alarms["dropped"] = (
+                    f"frames dropped: {self.ledger.counts.dropped}, the last {frame.frame_id}; "
+                    "reduction is slower than the detector"
+                )
+                return False
+        return True
+
+    def _drop(self, most: int | None) -> int:
+        """Drop the oldest frames that wait; return how many."""
+        tickets = self.queue.drop_frames(most)
+        for ticket in tickets:
+            self._count(ticket.tally, dropped=1)
+        return len(tickets)
+
+    def _count(self, tally: Ledger | None, **frames: int) -> None:
+        """Count frames, for the device and for their series."""
+        self.ledger.add(**frames)
+        if tally:
+            tally.add(**frames)
+
+    def _reject(
+        self,
+        tally: Ledger | None,
+        reason: str,
+        frame_id: int | None = None,
+        message_number: int | None = None,
+    ) -> None:
+        self._count(tally, rejected=1)
+        names = {"frame": frame_id, "message": message_number}
+        known = [f"{name} {number}" for name, number in names.items() if number is not None]
+        self.last_error = f"{reason} ({', '.join(known)})" if known else reason
+        self._alarms["rejected"] = (
+            f"frames rejected: {self.ledger.counts.rejected}, the last because: {self.last_error}"
+        )
+        log.warning("frame rejected: %s", self.last_error)
+
+    def _timed_map(self, frame: Frame, settings: Settings) -> tuple[Any, float]:
+        begin = time.perf_counter()
+        return self.stage.map(frame, settings.parameters), time.perf_counter() - begin
+
+    def _token(self, work: Callable[[], None]) -> None:
+        """Have something done by the reducer, after the frames received so far."""
+        ticket = Ticket(self._settings, token=work)
+        if self._activity is Activity.IDLE or not self.queue.put(ticket):
+            self._carry_out(work)
+
+    # -------------------------------------------------------------- reducing
+
+    def _reduce_all(self) -> None:
+        while not self.queue.finished:
+            ticket = self.queue.get(timeout=1.0)
+            if ticket is None:
+                continue
+            if ticket.token is not None:
+                self._carry_out(ticket.token)
+            elif ticket.frame is not None and ticket.partial is not None:
+                self._reduce_safely(ticket.frame, ticket.partial, ticket)
+
+    def _carry_out(self, work: Callable[[], None]) -> None:
+        try:
+            with self.lock:
+                work()
+                self._publish_values()
+        except ValueError as error:
+            self.last_error = str(error)
+            self._alarms["command"] = str(error)
+        except Exception as error:
+            self.last_error = f"internal error: {error}"
+            self._alarms["command"] = self.last_error
+            log.exception("a token could not be carried out")
+
+    def _reduce_safely(self, frame: Frame, work: Future[Any], ticket: Ticket) -> None:
+        try:
+            result, seconds = work.result()
+            self._reduce(frame, result, seconds, ticket)
+        except BadFrame as error:
+            self._reject(ticket.tally, str(error), frame.frame_id, frame.message_number)
+        except Exception as error:
+            reason = f"internal error: {error}"
+            self._reject(ticket.tally, reason, frame.frame_id, frame.message_number)
+            log.exception("frame %d could not be reduced", frame.frame_id)
+
+    def _reduce(self, frame: Frame, result: Any, seconds: float, ticket: Ticket) -> None:
+        begin = time.perf_counter()
+        with self.lock:
+            row = self.stage.reduce(frame, result, ticket.settings)
+            self._count(ticket.tally, reduced=1)
+            self._write(frame, row, ticket.settings)
+            self._background.touched(frame.series, self._series_tally)
+            self._publish(frame, ticket.settings, seconds + time.perf_counter() - begin)
+
+    def _write(self, frame: Frame, row: Row, settings: Settings) -> None:
+        """Give a reduced frame to the sinks, the series' first one with its beginning."""
+        for sink in self.sinks:
+            if not self._series_has_rows:
+                sink.begin(frame.series, frame, settings)
+            sink.row(frame, row)
+        self._series_has_rows = True
+        takers = [sink for sink in self.sinks if sink.takes_images]
+        image = self.stage.forward() if takers else None
+        if image is not None:
+            for sink in takers:
+                sink.image(frame, image)
+
+    def _publish(self, frame: Frame, settings: Settings, seconds: float) -> None:
+        stamp = frame.received if frame.timestamp is None else frame.timestamp
+        scan = frame.series.scan_number
+        self.results = Results(
+            run_id=frame.series.run_id,
+            frame_id=frame.frame_id,
+            timestamp=stamp,
+            latency=time.time() - stamp,
+            latency_from="receipt" if frame.timestamp is None else "detector",
+            processing_time=seconds,
+            parameters_version=settings.version,
+            filename=frame.series.filename,
+            scan_number=-1 if scan is None else scan,
+            values={name: self.stage.value(name) for name in self._cheap},
+        )
+
+    def _publish_values(self) -> None:
+        values = {name: self.stage.value(name) for name in self._cheap}
+        self.results = _with_values(self.results, values)
+
+    def _begin_series(self, series: Series, tally: Ledger) -> None:
+        self._finish_series()
+        self._series, self._series_tally = series, tally
+        self._series_has_rows = False
+        self.stage.begin(series, self._settings)
+
+    def _finish_series(self) -> None:
+        if self._series is None:
+            return
+        closing = self.stage.finish(self._series)
+        if self._series_has_rows:
+            self._background.finish(self._series, closing, self._series_tally)
+        self._series = None
+
+    def _save(self, document: Document) -> None:
+        for sink in self.sinks:
+            sink.save(document)
+
+
+_CHEAP = (Kind.SCALAR, Kind.TEXT, Kind.TEXTS)
+
+
+def _with_values(results: Results, values: Mapping[str, Any]) -> Results:
+    """Return the results with other values of outputs."""
+    return replace(results, values=values)

@@ -1,0 +1,1 @@
+"""Tango devices: one thin class per stage."""
