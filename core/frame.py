@@ -151,7 +151,7 @@ def check_shape(shape: object, dtype: DTypeLike) -> tuple[tuple[int, int], np.dt
         dtype is no boolean-free real number of at most 8 bytes.
     """
     try:
-        kind = np.dtype(dtype)
+        kind = np.dtype(dtype if dtype is not None else object)  # None would mean float64
     except (TypeError, ValueError, SyntaxError):
         raise BadFrame(f"unknown pixel type {dtype!r:.60}") from None
     if kind.kind not in "uif" or kind.itemsize > 8:
