@@ -1,0 +1,1 @@
+"""Azimuthal reduction: integration of powder patterns."""
