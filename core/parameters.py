@@ -39,7 +39,8 @@ class Parameters(BaseModel):
             If a name is unknown or a value is refused; nothing is changed then.
         """
         try:
-            new = self.__class__.model_validate({**dict(self), **changes})
+            present = {name: getattr(self, name) for name in type(self).model_fields}
+            new = self.__class__.model_validate({**present, **changes})
         except ValidationError as error:
             raise ParameterError(_sentence(error)) from None
         new.check()
@@ -154,4 +155,5 @@ def _sentence(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"]) or "parameters"
     if first["type"] == "extra_forbidden":
         return f"unknown parameter {name!r}"
-    return f"{name}: {first['msg']}, got {first['input']!r:.80}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {reason}, got {first['input']!r:.80}"

@@ -86,6 +86,7 @@ class Runner:
         self._series: Series | None = None
         self._series_tally = self._tally
         self._series_has_rows = False
+        self._written_version = 0
         self._cheap = [o.name for o in stage.outputs if o.live and o.kind in _CHEAP]
         stage.connection = Connection(save=self._save)
         stage.adopt(self._settings)
@@ -107,7 +108,6 @@ class Runner:
         """
         if self._activity is not Activity.IDLE:
             raise RuntimeError("already running; stop first")
-        self._activity = Activity.RUNNING
         self.queue = OrderedQueue(self.queue.limit)
         self._admission = Admission()
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ronda-map")
@@ -117,6 +117,7 @@ class Runner:
             [("ronda-positions", positions)] if positions else []
         )
         self._receivers = [Receiver(name, opener, self._accept) for name, opener in openers]
+        self._activity = Activity.RUNNING
         for thread in (self._background.thread, self._reducer):
             thread.start()
         for receiver in self._receivers:
@@ -135,6 +136,10 @@ class Runner:
         if not drain:
             self._drop(None)
         self._end()
+
+    def drop(self) -> None:
+        """Drop the frames that wait, counted; lets a draining `stop` end soon."""
+        self._drop(None)
 
     def wait(self) -> None:
         """Block until the sources have ended by themselves and everything is reduced.
@@ -193,7 +198,10 @@ class Runner:
         """
         with self._configuring:
             old = self._settings
-            new = Settings(old.version + 1, old.parameters.changed(changes))
+            parameters = old.parameters.changed(changes)
+            with self.lock:
+                self.stage.accept(parameters)
+            new = Settings(old.version + 1, parameters)
             self._settings = new
             self._token(partial(self.stage.adopt, new))
             return new
@@ -392,12 +400,14 @@ class Runner:
             self._publish(frame, ticket.settings, seconds + time.perf_counter() - begin)
 
     def _write(self, frame: Frame, row: Row, settings: Settings) -> None:
-        """Give a reduced frame to the sinks, the series' first one with its beginning."""
+        """Give a reduced frame to the sinks, after what begins or changes with it."""
         for sink in self.sinks:
             if not self._series_has_rows:
                 sink.begin(frame.series, frame, settings)
+            elif settings.version != self._written_version:
+                sink.adopt(frame, settings)
             sink.row(frame, row)
-        self._series_has_rows = True
+        self._series_has_rows, self._written_version = True, settings.version
         takers = [sink for sink in self.sinks if sink.takes_images]
         image = self.stage.forward() if takers else None
         if image is not None:

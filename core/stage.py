@@ -148,6 +148,15 @@ class Stage(ABC, Generic[P, Partial]):
     def __init__(self) -> None:
         self.connection = Connection()
 
+    def accept(self, parameters: P) -> None:
+        """Object to parameters that do not fit what is known, before they are taken.
+
+        Raises
+        ------
+        ParameterError
+            In one sentence (a ROI outside the frame, a mask of another shape).
+        """
+
     def warm_up(self) -> None:
         """Compile what will be needed, so that the first frame need not wait."""
 

@@ -27,6 +27,9 @@ class Sink:
     def begin(self, series: Series, frame: Frame, settings: Settings) -> None:
         """Begin a series, at its first usable frame."""
 
+    def adopt(self, frame: Frame, settings: Settings) -> None:
+        """Take note that the rows from this frame on come from other parameters."""
+
     def row(self, frame: Frame, row: Row) -> None:
         """Add one reduced frame."""
 

@@ -111,11 +111,15 @@ class MemorySink(Sink):
 
     def __init__(self) -> None:
         self.begun: list[int] = []
+        self.adopted: list[tuple[int, int]] = []
         self.rows: list[tuple[int, int]] = []
         self.finished: dict[int, Mapping[str, Any]] = {}
 
     def begin(self, series: Series, frame: Frame, settings: Settings) -> None:
         self.begun.append(series.run_id)
+
+    def adopt(self, frame: Frame, settings: Settings) -> None:
+        self.adopted.append((frame.frame_id, settings.version))
 
     def row(self, frame: Frame, row: Mapping[str, Any]) -> None:
         self.rows.append((frame.series.run_id, frame.frame_id))
@@ -215,7 +219,8 @@ def test_a_header_without_frames_makes_no_file() -> None:
 
 def test_a_parameter_change_takes_effect_at_a_frame_boundary() -> None:
     series = a_series()
-    runner = Runner(SumStage())
+    sink = MemorySink()
+    runner = Runner(SumStage(), sinks=[sink])
     runner.start(
         lambda: ListSource(
             SeriesStart(series),
@@ -230,6 +235,7 @@ def test_a_parameter_change_takes_effect_at_a_frame_boundary() -> None:
     assert runner.stage.total == 4 + 40 + 80
     assert runner.settings.version == 2
     assert runner.results.parameters_version == 2
+    assert sink.adopted == [(1, 1), (2, 2)]
 
 
 def test_a_refused_parameter_changes_nothing_and_says_why() -> None:

@@ -1,0 +1,16 @@
+"""Sources of frames and positions; importing this makes every URL scheme known."""
+
+from . import hdf5, images, recording, sardana, stins_socket
+from .base import Event, Source, SourceError, open_source
+
+__all__ = [
+    "Event",
+    "Source",
+    "SourceError",
+    "hdf5",
+    "images",
+    "open_source",
+    "recording",
+    "sardana",
+    "stins_socket",
+]

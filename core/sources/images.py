@@ -1,0 +1,177 @@
+"""The source `images:GLOB`: image files, one series in order of their numbers."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import fabio
+import numpy as np
+from fabio.TiffIO import TiffIO
+from fabio.tifimage import TifImage
+from numpy.typing import NDArray
+
+from ..frame import (
+    BadFrame,
+    Frame,
+    Rejected,
+    Series,
+    SeriesEnd,
+    SeriesStart,
+    check_shape,
+    new_run_id,
+)
+from .base import Event, Source, SourceError, source
+
+CBF_SECTION, CBF_PIXELS = b"--CIF-BINARY-FORMAT-SECTION--", b"\x0c\x1a\x04\xd5"
+"""What stands before the binary part of a CBF, and in it before the pixels (imgCIF dictionary)."""
+CBF_SEARCH = 1 << 16
+"""Bytes at whose end the header of a CBF is over."""
+
+
+@source("images")
+class ImagesSource(Source):
+    """Reads every file that fits a pattern (CBF, EDF, TIFF and what else fabio knows).
+
+    Files stand in the natural order of the numbers in their names; each gives
+    the frames that it holds itself. A file or frame that cannot be read, or
+    that fabio finds damaged, is rejected and keeps its place in the numbering.
+    """
+
+    live: ClassVar[bool] = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._paths = sorted(_matching(Path(url.partition(":")[2])), key=_natural)
+        if not self._paths:
+            raise SourceError(f"{url}: no file fits")
+        self.total = len(self._paths)
+
+    def events(self) -> Iterator[Event]:
+        """Yield one series with every frame of every file."""
+        series = Series(new_run_id(), filename=str(self._paths[0].absolute()))
+        yield SeriesStart(series)
+        frame_id = 0
+        for path in self._paths:
+            for image in read_images(path):
+                if self.closed.is_set():
+                    return
+                if isinstance(image, str):
+                    yield Rejected(f"{path} cannot be read: {image}", frame_id)
+                else:
+                    yield Frame(series, frame_id, image)
+                frame_id += 1
+            self.total = frame_id + len(self._paths) - self._paths.index(path) - 1
+        yield SeriesEnd(series)
+
+
+def read_images(path: Path) -> Iterator[NDArray[Any] | str]:
+    """Yield the images of one file, [row, column]; for one that cannot be used, the reason."""
+    with _Complaints() as complaints:
+        try:
+            _check_cbf(path)
+            check_shape(_claimed_shape(path), np.uint8)
+            file = fabio.open(str(path))
+        except Exception as error:  # fabio raises whatever its formats come across
+            yield complaints.first or _reason(error)
+            return
+        with file:
+            for index in range(file.nframes):
+                yield _read_image(file, index, complaints)
+                complaints.first = ""
+
+
+def _check_cbf(path: Path) -> None:
+    """Refuse a CBF that ends before its pixels begin: fabio would look for them for ever."""
+    with _unpacked(path) as file:
+        begin = file.read(CBF_SEARCH)
+    if begin.startswith(b"###CBF") or ".cbf" in path.name.lower():
+        section = begin.find(CBF_SECTION)
+        if section < 0 or CBF_PIXELS not in begin[section:]:
+            raise BadFrame("it is no whole CBF file")
+
+
+def _claimed_shape(path: Path) -> tuple[int, ...]:
+    """Return what the header says, before anything is allocated for it."""
+    with fabio.openheader(str(path)) as header:
+        if not isinstance(header, TifImage):
+            return tuple(header.shape)
+    with _unpacked(path) as file, TiffIO(file) as tiff:  # fabio's own header is wrong for TIFF
+        claims = tiff.getInfo(0)
+        return int(claims["nRows"]), int(claims["nColumns"])
+
+
+def _unpacked(path: Path) -> BufferedIOBase:
+    match path.suffix:
+        case ".gz":
+            return gzip.open(path, "rb")
+        case ".bz2":
+            return bz2.open(path, "rb")
+        case _:
+            return path.open("rb")
+
+
+def _read_image(file: Any, index: int, complaints: _Complaints) -> NDArray[Any] | str:
+    try:
+        data = file.data if file.nframes == 1 else file.get_frame(index).data
+        check_shape(data.shape, data.dtype)
+    except Exception as error:  # as above
+        return complaints.first or _reason(error)
+    if complaints.first:
+        return complaints.first
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+
+
+class _Complaints(logging.Handler):
+    """Hears what fabio logs as errors in this thread.
+
+    fabio fills up truncated data with zeros and ignores wrong checksums, and
+    says so in its log only; such an image must not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.first = ""
+        """The first complaint since it was emptied."""
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread and not self.first:
+            self.first = record.getMessage()
+
+    def __enter__(self) -> Self:
+        logging.getLogger("fabio").addHandler(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        logging.getLogger("fabio").removeHandler(self)
+        self.close()
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BadFrame) else f"{type(error).__name__} {error}".strip()
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Return the files that fit a pattern."""
+    if pattern.is_file():
+        return [pattern]
+    if not pattern.name:
+        return []
+    try:
+        found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+        return [path for path in found if path.is_file()]
+    except ValueError as error:
+        raise SourceError(f"images:{pattern} is no pattern: {error}") from None
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Return a key that sorts `a_9` before `a_10`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]

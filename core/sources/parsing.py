@@ -1,0 +1,64 @@
+"""Text from outside: JSON objects of bounded size, and the options in a source's URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from .base import SourceError
+
+MAX_JSON = 16 << 20
+"""Longest JSON text taken, in bytes."""
+
+
+def json_object(text: bytes | memoryview) -> dict[str, Any]:
+    """Return the JSON object in a message.
+
+    Raises
+    ------
+    ValueError
+        If it is too long or no JSON object; the sentence goes on after "a message that".
+    """
+    if len(text) > MAX_JSON:
+        raise ValueError(f"has {len(text)} bytes of JSON, more than {MAX_JSON}")
+    try:
+        content = json.loads(bytes(text))
+    except (ValueError, RecursionError):
+        raise ValueError(f"is no JSON: {bytes(text[:40])!r}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"is no JSON object: {bytes(text[:40])!r}")
+    return content
+
+
+def split_url(url: str, known: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, str]]:
+    """Split `scheme:[//]rest?name=value&...` into the rest and its options.
+
+    Parameters
+    ----------
+    url
+        As the operator wrote it.
+    known
+        Allowed options with their allowed values, the default first; none
+        listed: any text, by default empty.
+
+    Returns
+    -------
+    rest, options
+        Every known option is in `options`.
+
+    Raises
+    ------
+    SourceError
+        If an option or its value is unknown.
+    """
+    rest, _, query = url.partition(":")[2].removeprefix("//").partition("?")
+    options = {name: values[0] if values else "" for name, values in known.items()}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            raise SourceError(f"{url}: unknown option {name!r}; known are {', '.join(known)}")
+        if known[name] and value not in known[name]:
+            raise SourceError(f"{url}: {name} is {value!r}, not one of {', '.join(known[name])}")
+        options[name] = value
+    return rest, options
