@@ -1,0 +1,1 @@
+"""Where reduced data goes beside the live values: NeXus files, and streams for the next stage."""

@@ -1,0 +1,92 @@
+"""The list of files that a file writer has open, kept on disk for whoever comes after a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Journal:
+    """Open files of one writer process, in `open_files_PID.json` of its state directory.
+
+    The writer holds a lock on its list as long as it lives; a list without a
+    lock was left by one that died.
+
+    Parameters
+    ----------
+    directory
+        The state directory; None: nothing is kept.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._paths: list[str] = []
+        self._file: BinaryIO | None = None
+        self._directory = directory
+        self._size = 0
+        if directory:
+            self._path = directory / f"open_files_{os.getpid()}.json"
+
+    def add(self, path: Path) -> None:
+        """Note that a file was begun; raises OSError if the list cannot be kept."""
+        self._paths.append(str(path))
+        self._save()
+
+    def remove(self, path: Path) -> None:
+        """Note that a file is complete; raises OSError if the list cannot be kept."""
+        self._paths.remove(str(path))
+        self._save()
+
+    def left_behind(self) -> list[Path]:
+        """Return files that dead writers left open, and forget their lists.
+
+        Each is returned once only: one that crashes its reader does so once.
+
+        Raises
+        ------
+        OSError
+            If the directory cannot be read.
+        """
+        paths: list[Path] = []
+        for journal in sorted(self._directory.glob("open_files_*.json")) if self._directory else []:
+            with journal.open("rb") as file:
+                if _lock(file):
+                    paths += _read(file)
+                    journal.unlink()
+        return paths
+
+    def close(self) -> None:
+        """Release the list; it is removed if nothing is open."""
+        if self._file:
+            if not self._paths:
+                self._path.unlink()
+            self._file.close()
+
+    def _save(self) -> None:
+        if not self._directory:
+            return
+        if self._file is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb", buffering=0)
+            _lock(self._file)
+        text = json.dumps(self._paths).encode()
+        self._size = max(self._size, len(text))
+        os.pwrite(self._file.fileno(), text.ljust(self._size), 0)
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _read(file: BinaryIO) -> list[Path]:
+    try:
+        content = json.loads(file.read())
+    except ValueError:
+        return []
+    return [Path(path) for path in content if isinstance(path, str)]

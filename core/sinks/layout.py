@@ -1,0 +1,347 @@
+"""What a series' NeXus file holds, derived from the declaration of its stage.
+
+Everything stands under `/entry`. The stage says where its outputs stand
+(`Output.path`), which groups there are (`Stage.groups`) and what else is to be
+written (`Stage.update`, `Closing.tree`); the rest is the same for all stages:
+
+- `start_time`, `end_time`, `end_note` (how the file came to its end), `run_id`,
+  `title`, `program_name`, `joined_late`, `header` (the stream's own, as JSON);
+- `process` (NXprocess): program, version, date, stage, `parameters_version`,
+  `parameters` (one dataset each), `configuration` (the same as JSON) and
+  `changes`: from which frame on which parameters had other values;
+- `instrument/detector`, `raw` (link to the detector's file), `ledger` (counts).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import __version__
+from ..frame import Series
+from ..parameters import Parameters
+from ..stage import SLOTS, Kind, Output, Record, Row, Settings, Stage, Tree
+from .seriesfile import FRAMES
+from .tables import fill_value, fitted
+from .tree import NAMES, SLOT
+from .wire import Message, fixed_text, plain
+
+AnyStage = Stage[Any, Any]
+TEXT_BYTES = 256
+"""Longest text that can change while the file is open."""
+CHANGE_BYTES = 4096
+"""Longest change of parameters in the open file, as JSON; cut there, whole after the end."""
+BLANK_BYTES = 1 << 20
+"""Arrays from this size on are not written at the beginning, only declared."""
+HEADER_BYTES = 1 << 20
+"""Longest stream header that is kept."""
+CHANGES = "changes"
+"""Name of the book of parameter changes, and of its group."""
+_TEXTS = (Kind.TEXT, Kind.TEXTS)
+COUNTS = ("received", "reduced", "rejected", "dropped", "lost", "missing_rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One table of the frames: an output with `Record.FRAME`."""
+
+    name: str
+    path: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    """Of one row; with `{slot}` in the path, of one row of one slot."""
+    marks: bool
+
+    def stack(self, rows: Sequence[Row]) -> tuple[NDArray[Any], int]:
+        """Return the column [row, (slot,) ...] and how many values did not fit into it."""
+        slots = (SLOTS,) if SLOT in self.path else ()
+        column = np.full((len(rows), *slots, *self.shape), fill_value(self.dtype), self.dtype)
+        misfits = 0
+        for number, row in enumerate(rows):
+            given = row.get(self.name)
+            if given is None:
+                continue
+            value = fitted(np.asarray(given), self.dtype)
+            if value is not None and value.shape in ((), column.shape[1:]):
+                column[number] = value
+            else:
+                misfits += 1
+        return column, misfits
+
+
+def columns(stage: AnyStage, row: Row) -> tuple[Column, ...]:
+    """Return the tables of a stage, numbers only; the shape of a row is that of the first one."""
+    return tuple(
+        _column(stage, output, row.get(output.name))
+        for output in stage.outputs
+        if output.record is Record.FRAME and output.path and output.kind not in _TEXTS
+    )
+
+
+def _column(stage: AnyStage, output: Output, value: Any) -> Column:
+    dtype = np.dtype(output.dtype)
+    shape = () if value is None else np.shape(value)
+    group, _, leaf = output.path.rpartition("/")
+    if SLOT in output.path:
+        shape = shape[1:]
+    signal = stage.groups.get(group, {}).get("signal", leaf)
+    marks = SLOT in output.path and signal == leaf and dtype.kind == "f"
+    return Column(output.name, f"entry/{output.path}", dtype, shape, marks)
+
+
+def below_entry(tree: Tree) -> dict[str, Any]:
+    """Return a stage's tree with paths from the file's root, ready to be sent."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key.endswith(">") and "::" not in value:
+            value = f"entry/{value}"
+        out[f"entry{key}" if key.startswith("@") else f"entry/{key}"] = plain(value)
+    return out
+
+
+def begin_message(
+    stage: AnyStage,
+    series: Series,
+    shape: tuple[int, ...],
+    settings: Settings,
+    update: Tree,
+) -> Message:
+    """Return the layout of a series' file: `tree` and `blanks` of a `begin` message.
+
+    Parameters
+    ----------
+    shape
+        Of a frame: (rows, columns).
+    update
+        What `Stage.update` gave at the first frame.
+    """
+    tree, blanks = _outputs(stage, shape, update)
+    fixed = {
+        **_head(stage, series),
+        **process_tree(stage, settings, series.run_id),
+        **_detector(series, settings.parameters),
+        **{f"entry/ledger/{name}": 0 for name in COUNTS},
+        "entry/header@NX_class": "NXnote",
+        "entry/header/type": "application/json",
+        "entry/header/data": plain(_json(dict(series.metadata))[:HEADER_BYTES]),
+        f"entry/process/{CHANGES}@NX_class": "NXcollection",
+    }
+    tree = {**fixed, **_group_attributes(stage), **tree}
+    tables = [output.path for output in stage.outputs if output.record is Record.FRAME]
+    paths = (*tree, *blanks, *(f"entry/{path}" for path in tables if path))
+    return {"tree": {**_collections(paths, tree), **tree}, "blanks": blanks}
+
+
+def document_tree(stage: AnyStage, settings: Settings | None, tree: Tree) -> dict[str, Any]:
+    """Return a document with what every file has around it, from the file's root."""
+    content = below_entry(tree)
+    groups = set(_ancestors(content))
+    out = _root(stage)
+    if settings:
+        out.update(process_tree(stage, settings, None))
+    for key, value in _group_attributes(stage).items():
+        if key.partition("@")[0] in groups:
+            out[key] = value
+    out.update(content)
+    return {**_collections(out, out), **out}
+
+
+def change_row(first: int, old: Settings, new: Settings) -> dict[str, Any]:
+    """Return a row of `changes`: what parameters have other values from a frame on."""
+    before, after = old.parameters.to_json(), new.parameters.to_json()
+    values = {name: value for name, value in after.items() if before.get(name) != value}
+    return {"frame": first, "version": new.version, "values": json.dumps(values)}
+
+
+def change_columns(row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return such a row as columns of the book of changes."""
+    place = f"entry/process/{CHANGES}"
+    return {
+        f"{place}/frame": np.array([row["frame"]], np.int64),
+        f"{place}/version": np.array([row["version"]], np.int64),
+        f"{place}/values": fixed_text([row["values"]], CHANGE_BYTES),
+    }
+
+
+def books(tables: Iterable[Column]) -> dict[str, Any]:
+    """Return the tables of a `begin` message: frames, and changes of parameters."""
+    frames = {each.path: (each.dtype.str, each.shape, each.marks) for each in tables}
+    changes = change_columns({"frame": 0, "version": 0, "values": ""})
+    return {
+        FRAMES: frames,
+        CHANGES: {path: (column.dtype.str, (), False) for path, column in changes.items()},
+    }
+
+
+def raw_link(series: Series, file: Path) -> dict[str, Any]:
+    """Return the link to the detector's own file, relative where both share a root folder."""
+    raw = Path(series.filename)
+    if not raw.name or series.metadata.get("save_raw") is False:
+        return {}
+    together = raw.is_absolute() and raw.parts[:2] == file.absolute().parts[:2]
+    name = os.path.relpath(raw, file.absolute().parent) if together else str(raw)
+    return {"entry/raw>": plain(f"{name}::/")}
+
+
+def now() -> str:
+    """Return the time as NeXus writes it, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, skipkeys=True)
+
+
+def _root(stage: AnyStage) -> dict[str, Any]:
+    signals = [path for path, group in stage.groups.items() if "signal" in group]
+    plots = [path for path in signals if SLOT not in path]
+    return {
+        "@NX_class": "NXroot",
+        "@default": "entry",
+        "@creator": f"Ronda {__version__}",
+        "@file_time": now(),
+        "entry@NX_class": "NXentry",
+        **({"entry@default": plots[0]} if plots else {}),
+        "entry/program_name": "ronda",
+    }
+
+
+def _head(stage: AnyStage, series: Series) -> dict[str, Any]:
+    began = datetime.fromtimestamp(series.run_id / 1000, UTC)
+    name = Path(series.filename).stem
+    scan = {} if series.scan_number is None else {"entry/scan_number": series.scan_number}
+    return {
+        **_root(stage),
+        "entry/title": plain(f"{stage.title}: {name}" if name else stage.title),
+        "entry/start_time": began.isoformat(timespec="milliseconds"),
+        "entry/end_time": fixed_text("", 32),
+        "entry/end_note": fixed_text("", 64),
+        "entry/run_id": np.uint64(series.run_id),
+        "entry/joined_late": series.joined_late,
+        **scan,
+    }
+
+
+def process_tree(stage: AnyStage, settings: Settings, run_id: int | None) -> dict[str, Any]:
+    """Return the NXprocess: what was done to the frames, with every parameter."""
+    values = settings.parameters.to_json()
+    out: dict[str, Any] = {
+        "entry/process@NX_class": "NXprocess",
+        "entry/process/program": "ronda",
+        "entry/process/version": __version__,
+        "entry/process/date": now(),
+        "entry/process/sequence_index": 1,
+        "entry/process/stage": stage.name,
+        "entry/process/parameters_version": settings.version,
+        "entry/process/parameters@NX_class": "NXparameters",
+        "entry/process/configuration@NX_class": "NXnote",
+        "entry/process/configuration/type": "application/json",
+        "entry/process/configuration/data": plain(json.dumps(values)),
+    }
+    for name, value in values.items():
+        path = f"entry/process/parameters/{name}"
+        out[path] = "" if value is None else plain(value)
+        unit = parameter_unit(settings.parameters, name)
+        if unit:
+            out[f"{path}@units"] = unit
+    return out
+
+
+def parameter_unit(parameters: Parameters, name: str) -> str:
+    """Return the unit that a parameter was declared with."""
+    extra = type(parameters).model_fields[name].json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+def _detector(series: Series, parameters: Parameters) -> dict[str, Any]:
+    place = "entry/instrument/detector"
+    out: dict[str, Any] = {
+        "entry/instrument@NX_class": "NXinstrument",
+        f"{place}@NX_class": "NXdetector",
+        f"{place}/local_name": plain(series.detector),
+    }
+    size = getattr(parameters, "pixel_size", None)
+    if isinstance(size, float):
+        for axis in ("x", "y"):
+            out[f"{place}/{axis}_pixel_size"] = size
+            out[f"{place}/{axis}_pixel_size@units"] = parameter_unit(parameters, "pixel_size")
+    return out
+
+
+def _outputs(
+    stage: AnyStage, shape: tuple[int, ...], update: Tree
+) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]:
+    """Return values and blanks of what is replaced while the file is open, and attributes."""
+    tree: dict[str, Any] = {}
+    blanks: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for key, value in below_entry(update).items():
+        if isinstance(value, np.ndarray) and value.nbytes >= BLANK_BYTES:
+            blanks[key] = (value.dtype.str, value.shape)
+        else:
+            tree[key] = _changeable(key, value)
+    for output in stage.outputs:
+        if output.record is Record.NO or not output.path:
+            continue
+        path = f"entry/{output.path}"
+        known = path in tree or path in blanks or output.record is Record.FRAME
+        if not known and output.kind is Kind.SCALAR:
+            blanks[path] = (np.dtype(output.dtype).str, ())
+        elif not known and output.kind is Kind.IMAGE:
+            blanks[path] = (np.dtype(output.dtype).str, shape)
+        elif not known:
+            continue
+        tree.update(_output_attributes(path, output))
+    return tree, blanks
+
+
+def _changeable(key: str, value: Any) -> Any:
+    """Return texts in the form that can be overwritten while the file is open."""
+    names = key.endswith(f"/{NAMES}")
+    if names and not len(value):
+        value = [""]
+    if "@" in key or key.endswith(">") or not isinstance(value, str | list):
+        return value
+    length = SLOTS if names else None
+    longest = max(map(len, [value] if isinstance(value, str) else value), default=0)
+    return fixed_text(value, max(TEXT_BYTES, 4 * longest), length)
+
+
+def _output_attributes(path: str, output: Output) -> dict[str, Any]:
+    forms = {Kind.IMAGE: "image", Kind.SPECTRUM: "spectrum"}
+    attributes = {
+        "units": output.unit,
+        "long_name": output.label,
+        "interpretation": forms.get(output.kind, "") if output.record is Record.SERIES else "",
+    }
+    return {f"{path}@{name}": text for name, text in attributes.items() if text}
+
+
+def _group_attributes(stage: AnyStage) -> dict[str, Any]:
+    return {
+        f"entry/{path}@{name}" if path else f"entry@{name}": plain(value)
+        for path, group in stage.groups.items()
+        for name, value in group.items()
+    }
+
+
+def _ancestors(keys: Iterable[str]) -> Iterable[str]:
+    """Yield the groups on the way to each entry of a tree, below the root."""
+    for key in keys:
+        path = key.partition("@")[0]
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            yield path
+
+
+def _collections(keys: Iterable[str], tree: Tree) -> dict[str, Any]:
+    """Return a class for the groups that have none of their own."""
+    groups = {f"{path}@NX_class" for path in _ancestors(keys)}
+    return dict.fromkeys(sorted(groups - tree.keys()), "NXcollection")

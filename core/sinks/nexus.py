@@ -1,0 +1,315 @@
+"""The NeXus file of each series, written by a process of its own (`ronda.core.sinks.scribe`).
+
+Nothing here touches a file: what is to be written is handed to a thread, which
+makes the messages and finds the place of the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..frame import Frame, Series
+from ..stage import SLOTS, Document, Record, Row, Settings, Stage, Tree
+from . import layout
+from .base import Sink
+from .paths import PathError, Roots, document_path, series_path
+from .process import WriterProcess
+from .seriesfile import END_NOTE, END_TIME
+from .sheet import Place, Sheet
+from .wire import Message, plain, size
+
+log = logging.getLogger(__name__)
+
+_OF_SERIES = ("path", "layout", "rows", "dropped", "writer message")
+"""Problems that are over when the next series begins."""
+
+
+class NexusWriter(Sink):
+    """Writes a file for each series, documents that the stage asks for, and checkpoints.
+
+    Where a file goes: `ronda.core.sinks.paths`. What it holds: `ronda.core.sinks.layout`.
+
+    Parameters
+    ----------
+    output_root, data_root, state_directory
+        The device's folders, each optional. Without a state directory there
+        are no checkpoints.
+    output_file
+        Write to this file whatever the raw file's name (offline); further
+        series get `_2`, `_3`...
+    overwrite
+        Replace `output_file`.
+
+    Raises
+    ------
+    FileExistsError
+        If `output_file` exists and is not to be replaced.
+    """
+
+    def __init__(
+        self,
+        output_root: Path | None = None,
+        data_root: Path | None = None,
+        state_directory: Path | None = None,
+        *,
+        output_file: Path | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if output_file and output_file.exists() and not overwrite:
+            raise FileExistsError(f"{output_file} exists; choose another name or ask to overwrite")
+        self.path: Path | None = None
+        """File of the newest series, once it exists."""
+        self.rows_dropped = 0
+        """Frames that were reduced and are not in a file that they belong to."""
+        self._roots = Roots(output_root, data_root, state_directory)
+        self._output_file, self._overwrite = output_file, overwrite
+        self._folder = output_file.parent if output_file else None
+        self._sheets: dict[int, Sheet] = {}
+        self._ending: dict[int, Sheet] = {}
+        self._settings: Settings | None = None
+        self._problems: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._process: WriterProcess | None = None
+
+    # ------------------------------------------------------------------ a sink
+
+    def open(self, stage: Stage[Any, Any]) -> None:
+        """Start the writer, for the outputs of this stage."""
+        self._stage = stage
+        self._row_names = [each.name for each in stage.outputs if each.record is Record.FRAME]
+        self._process = WriterProcess(self._roots.state, self._answer)
+
+    @property
+    def writer_pid(self) -> int | None:
+        """Process number of the file writer; None while there is none."""
+        return self._process.pid if self._process else None
+
+    def begin(self, series: Series, frame: Frame, settings: Settings) -> None:
+        """Begin a series' file; a series without a file name has none."""
+        self._settings = settings
+        for about in _OF_SERIES:
+            self.note(about, "")
+        if series.filename or series.joined_late or self._output_file:
+            complain = partial(self.note, "rows")
+            sheet = Sheet(series, frame.shape, settings, self._count_dropped, complain)
+            self._sheets[series.run_id] = sheet
+
+    def adopt(self, frame: Frame, settings: Settings) -> None:
+        """Record that parameters changed, from this frame on."""
+        self._settings = settings
+        sheet = self._sheets.get(frame.series.run_id)
+        if sheet is None or settings.version == sheet.settings.version:
+            return
+        change = layout.change_row(frame.frame_id, sheet.settings, settings)
+        sheet.settings = settings
+        if not sheet.begun:
+            return
+        sheet.changes.append(change)
+        self._submit(sheet, lambda: self._rows_of_change(sheet, change))
+
+    def row(self, frame: Frame, row: Row) -> None:
+        """Add one reduced frame; the first one lays the file out."""
+        sheet = self._sheets.get(frame.series.run_id)
+        if sheet is None or self._process is None:
+            return
+        values = {name: _kept(row[name]) for name in self._row_names if name in row}
+        if not sheet.begun:
+            self._begin_file(sheet, values)
+        if not self._process.submit_row(sheet, values, size(values)):
+            sheet.lost(1)
+
+    def update(self, series: Series, tree: Tree) -> None:
+        """Replace values of the series' file."""
+        sheet = self._sheets.get(series.run_id)
+        if sheet is None or not sheet.begun:
+            return
+
+        def make() -> Message | None:
+            return self._message("update", sheet, layout.below_entry(tree))
+
+        self._submit(sheet, make, size(tree))
+
+    def finish(self, series: Series, tree: Tree) -> None:
+        """End a series with its final values and links."""
+        sheet = self._sheets.pop(series.run_id, None)
+        if sheet is None or not sheet.begun or self._process is None:
+            return
+        self._ending[series.run_id] = sheet
+        end = layout.now()
+        self._process.submit(lambda: self._finish_message(sheet, tree, end), size(tree), must=True)
+
+    def save(self, document: Document) -> None:
+        """Write a file of its own, beside the newest series' file."""
+        if self._process is None:
+            return
+        settings = self._settings
+
+        def make() -> Message | None:
+            try:
+                path = document_path(document.name, self._folder, self._roots)
+            except (PathError, OSError) as error:
+                self.note("save", str(error))
+                return None
+            tree = layout.document_tree(self._stage, settings, document.tree)
+            return {"do": "save", "path": str(path), "tree": tree}
+
+        self._process.submit(make, size(document.tree), starts=True, must=True)
+
+    def checkpoint(self, tree: Tree) -> None:
+        """Keep the stage's state in the state directory."""
+        if self._process is None or self._roots.state is None:
+            return
+
+        def make() -> Message | None:
+            return {"do": "checkpoint", "tree": {k: plain(v) for k, v in tree.items()}}
+
+        taken = self._process.submit(make, size(tree), starts=True)
+        self.note("overflow", "" if taken else "the file writer is stuck: no checkpoint was made")
+
+    def close(self) -> None:
+        """Complete all files and end the writer."""
+        if self._process:
+            self._process.close()
+            self._process = None
+
+    # --------------------------------------------------------------- messages
+
+    def _begin_file(self, sheet: Sheet, first: Row) -> None:
+        sheet.begun = True
+        update: Tree = {}
+        try:
+            update = self._stage.update()
+        except Exception as error:
+            self.note("layout", f"the stage's values for the file could not be taken: {error}")
+            log.exception("update of stage %s failed", self._stage.name)
+        overwrite, self._overwrite = self._overwrite, False
+        settings = sheet.settings
+
+        def make() -> Message | None:
+            return self._begin_message(sheet, settings, first, update, overwrite)
+
+        assert self._process
+        self._process.submit(make, size(update), starts=True, must=True)
+
+    def _begin_message(
+        self, sheet: Sheet, settings: Settings, first: Row, update: Tree, overwrite: bool
+    ) -> Message | None:
+        sheet.columns = layout.columns(self._stage, first)
+        try:
+            path = self._output_file or series_path(sheet.series, self._stage.name, self._roots)
+        except (PathError, OSError, ValueError) as error:
+            sheet.place = Place.REFUSED
+            self.note("path", str(error))
+            return None
+        if path is None:
+            sheet.place = Place.NONE
+            return None
+        sheet.place, self._folder = Place.FOUND, path.parent
+        parts = layout.begin_message(self._stage, sheet.series, sheet.shape, settings, update)
+        parts["tree"].update(layout.raw_link(sheet.series, path))
+        return {
+            "do": "begin",
+            "run": sheet.series.run_id,
+            "path": str(path.absolute()),
+            "overwrite": overwrite,
+            "books": layout.books(sheet.columns),
+            "slots": SLOTS,
+            **parts,
+        }
+
+    def _finish_message(self, sheet: Sheet, tree: Tree, end: str) -> Message | None:
+        last = layout.below_entry(tree)
+        last["entry/ledger/missing_rows"] = sheet.missing
+        last[END_TIME], last[END_NOTE] = end, "complete"
+        if sheet.changes:
+            values = [change["values"] for change in sheet.changes]
+            last[f"entry/process/{layout.CHANGES}/values"] = values
+        return self._message("finish", sheet, last)
+
+    def _message(self, what: str, sheet: Sheet, tree: Tree) -> Message | None:
+        if sheet.place is not Place.FOUND:
+            return None
+        return {"do": what, "run": sheet.series.run_id, "tree": dict(tree)}
+
+    def _rows_of_change(self, sheet: Sheet, change: Mapping[str, Any]) -> Message | None:
+        if sheet.place is not Place.FOUND:
+            return None
+        columns = layout.change_columns(change)
+        run = sheet.series.run_id
+        return {"do": "rows", "run": run, "book": layout.CHANGES, "columns": columns}
+
+    def _submit(self, sheet: Sheet, make: Callable[[], Message | None], nbytes: int = 4096) -> None:
+        if self._process is None or not sheet.begun:
+            return
+        taken = self._process.submit(make, nbytes)
+        self.note("overflow", "" if taken else "the file writer is stuck: values are not written")
+
+    # ---------------------------------------------------------------- answers
+
+    def note(self, about: str, text: str) -> None:
+        """Take note of a problem, or with an empty text that it is solved."""
+        with self._lock:
+            if text:
+                if about not in self._problems:
+                    log.warning("%s", text)
+                self._problems[about] = text
+            else:
+                self._problems.pop(about, None)
+            self.problem = "; ".join(self._problems.values())
+
+    def _count_dropped(self, rows: int) -> None:
+        """Count frames that are missing in a file."""
+        with self._lock:
+            self.rows_dropped += rows
+            total = self.rows_dropped
+        self.note("dropped", f"{total} reduced frames are not known to be in their file")
+
+    def _answer(self, answer: Message) -> None:
+        """Take an answer of the writer; runs in its thread."""
+        match answer["event"]:
+            case "begun":
+                self.path = Path(answer["path"])
+                self._forget_death()
+            case "problem":
+                self.note(f"writer {answer['about']}", answer["text"])
+            case "written" | "dropped" | "finished" | "given_up":
+                self._account(answer)
+            case "died":
+                self.note("died", f"{answer['text']}; a new one starts with the next series")
+                for sheet in (*self._sheets.values(), *self._ending.values()):
+                    sheet.died()
+                self._ending.clear()
+            case "recovered":
+                log.warning("%s", answer["text"])
+
+    def _account(self, answer: Message) -> None:
+        """Take note of what became of rows."""
+        run = answer["run"]
+        sheet = self._sheets.get(run) or self._ending.get(run)
+        match answer["event"]:
+            case "written" if sheet:
+                sheet.written(answer["rows"])
+            case "dropped" if sheet:
+                sheet.dropped(answer["rows"])
+            case "finished" | "given_up":
+                self._ending.pop(run, None)
+
+    def _forget_death(self) -> None:
+        """Forget what is over when a file could be begun, with all that a dead writer said."""
+        dead = "died" in self._problems
+        for about in [key for key in self._problems if dead and key.startswith("writer ")]:
+            self.note(about, "")
+        for about in ("died", "writer given up"):
+            self.note(about, "")
+
+
+def _kept(value: Any) -> Any:
+    """Return a value that the stage cannot change any more."""
+    return value.copy() if isinstance(value, np.ndarray) else value

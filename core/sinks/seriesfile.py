@@ -1,0 +1,362 @@
+"""The HDF5 file of one series, as its writer sees it: created whole, then only values change.
+
+While the file is open it is in SWMR mode: readers that open it with
+`swmr=True` follow it, and after a crash they find everything up to the last
+flush. What SWMR does not allow (new objects, links, values of another form)
+waits until the series ends: the file is closed, opened alone, completed, closed.
+
+HDF5 does not survive a full disk: it loses pieces that it was given before,
+silently, or crashes [both measured]. Therefore room is reserved before it is
+asked to write, and where there is none everything waits. Should it fail
+nevertheless, it is not asked again: the file is given up as it is on the disk,
+readable up to the last good flush, and left to `ronda recover`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from . import tree as trees
+from .inplace import modify
+from .tables import Book, Table, fill_value
+from .wire import size
+
+ROOM = 1 << 20
+"""Bytes reserved beyond the values themselves, for HDF5's own."""
+END_OF_FILE = struct.Struct("<28xQ")
+"""Where the superblock says how long the file is (version 3, 8-byte addresses)."""
+VERSION = ("v110", "v110")
+"""Oldest and newest format allowed: what SWMR needs, and no newer."""
+FRAMES = "frames"
+"""Name of the book whose rows are frames."""
+END_TIME, END_NOTE = "entry/end_time", "entry/end_note"
+"""Texts of every series' file that whoever completes it fills in."""
+
+
+class State(Enum):
+    """How far a file is."""
+
+    NEW = "new"
+    OPEN = "open"
+    CLOSED = "closed"
+    COMPLETE = "complete"
+    BROKEN = "broken"
+
+
+class SeriesFile:
+    """One file, from its layout to its completion.
+
+    Parameters
+    ----------
+    path
+        Where it shall be; if that exists, `_2`, `_3`... is appended.
+    tree
+        Groups, values and attributes at the beginning, from the file's root.
+    blanks
+        Datasets that get their value later, by path: (dtype, shape).
+    books
+        Tables that grow together, by name and path.
+    slots
+        Number of slots that `{slot}` in a path stands for.
+    overwrite
+        Replace an existing file instead.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tree: trees.Tree,
+        blanks: Mapping[str, tuple[str, tuple[int, ...]]],
+        books: Mapping[str, dict[str, Table]],
+        slots: int,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.state = path, State.NEW
+        self.refused: list[str] = []
+        """Entries that HDF5 has no form for, with the reason."""
+        self._tree, self._blanks = trees.expand(tree, slots), blanks
+        self._books = {name: Book(tables) for name, tables in books.items()}
+        self._slots, self._overwrite, self._ending = slots, overwrite, False
+        self._used: set[int] = set()
+        self._values: dict[str, Any] = {}
+        self._later: dict[str, Any] = {}
+        self._file: h5py.File | None = None
+        self._items: dict[str, Any] = {}
+        self._handle = -1
+        self._note_names(tree)
+
+    # --------------------------------------------------------------- what comes
+
+    def rows(self, book: str, columns: dict[str, NDArray[Any]]) -> None:
+        """Take rows: for each table of the book an array [row, ...].
+
+        Raises
+        ------
+        KeyError
+            If these are not the columns of that book.
+        """
+        self._books[book].add(columns)
+
+    def update(self, tree: trees.Tree) -> None:
+        """Take new values; of each only the newest is kept."""
+        self._values.update(tree)
+        self._note_names(tree)
+
+    def finish(self, tree: trees.Tree) -> None:
+        """Take the last values; the next `flush` that succeeds completes the file."""
+        self.update(tree)
+        self._ending = True
+
+    @property
+    def ending(self) -> bool:
+        """True once the last values came."""
+        return self._ending
+
+    @property
+    def frames(self) -> int:
+        """Frames whose rows are safely written."""
+        return self._books[FRAMES].written
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that wait."""
+        rows = sum(book.nbytes for book in self._books.values())
+        return rows + sum(getattr(value, "nbytes", 0) for value in self._values.values())
+
+    def drop_rows(self) -> int:
+        """Forget the frames that wait; return how many."""
+        count = self._books[FRAMES].rows_waiting
+        self._books[FRAMES].waiting.clear()
+        return count
+
+    def _note_names(self, tree: trees.Tree) -> None:
+        """Count slots that have a name as used."""
+        for path, value in tree.items():
+            if path.endswith(f"/{trees.NAMES}") and isinstance(value, list | np.ndarray):
+                self._used.update(n for n, text in enumerate(value[: self._slots]) if text)
+
+    # ------------------------------------------------------------- what is done
+
+    @property
+    def idle(self) -> bool:
+        """True if there is nothing to write."""
+        waiting = any(book.waiting for book in self._books.values())
+        return self.state is State.OPEN and not (self._ending or self._values or waiting)
+
+    def flush(self) -> None:
+        """Write and flush what waits; after `finish`, complete and close the file.
+
+        Raises
+        ------
+        OSError
+            If there is no room or no permission: everything waits for the next call.
+        Exception
+            From HDF5: the file is `BROKEN`, and stays open, as HDF5 cannot close it.
+        """
+        if self.idle:
+            return
+        if self.state is State.NEW:
+            self._create()
+        if self.state is State.OPEN:
+            self._write()
+        if self.state is State.OPEN and self._ending:
+            self._close()
+        if self.state is State.CLOSED:
+            self._complete()
+
+    @contextlib.contextmanager
+    def _trusting(self) -> Iterator[None]:
+        """Mark the file as broken if HDF5 fails."""
+        try:
+            yield
+        except Exception:
+            self.state = State.BROKEN
+            raise
+
+    def _create(self) -> None:
+        """Create everything the file will hold while it is open, and start SWMR."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._overwrite:
+            self.path.unlink(missing_ok=True)
+        room = size(self._tree) + ROOM
+        file = create_new(self.path, room)
+        try:
+            self._lay_out(file)
+            file.flush()
+            file.swmr_mode = True
+        except Exception:
+            self.state = State.BROKEN
+            abandon(file)
+            raise
+        self._file, self.path, self.state = file, Path(file.filename), State.OPEN
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # `recover` sees by this lock that it is being written
+            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def _lay_out(self, file: h5py.File) -> None:
+        for path, (dtype, shape) in self._blanks.items():
+            kind = np.dtype(dtype)
+            fill = 0 if kind.kind == "i" else fill_value(kind)
+            storage = trees.image_storage(shape, kind)
+            file.create_dataset(path, shape=shape, dtype=kind, fillvalue=fill, **storage)
+        for book in self._books.values():
+            book.create(file, self._slots)
+        file.attrs["file_name"] = file.filename
+        self.refused += trees.write_tree(file, self._tree)
+
+    def _write(self) -> None:
+        """Write all that waits, and flush."""
+        rows = sum(book.room(self._slots) for book in self._books.values())
+        reserve(self._handle, rows + size(self._values) + ROOM)
+        with self._trusting():
+            self._write_reserved()
+        give_back(self._handle)
+        for book in self._books.values():
+            book.written_safely()
+        self._values.clear()
+
+    def _write_reserved(self) -> None:
+        assert self._file is not None
+        for book in self._books.values():
+            if book.waiting:
+                book.write(self._item, self._used)
+        for key, value in self._values.items():
+            self._later.pop(key, None)
+            if not self._modified(key, value):
+                self._later[key] = value
+        self._file.flush()
+
+    def _item(self, path: str) -> Any:
+        """Return what stands at a path; it stays open, since closing it would write."""
+        if path not in self._items:
+            assert self._file is not None
+            self._items[path] = self._file[path or "/"]
+        return self._items[path]
+
+    def _modified(self, key: str, value: Any) -> bool:
+        """Write one entry of a tree if SWMR allows it; False if it has to wait."""
+        path, _, name = key.partition("@")
+        if key.endswith(">") or (path or "/") not in self._item(""):
+            return False
+        return modify(self._item(path), name, value)
+
+    def _close(self) -> None:
+        assert self._file is not None
+        self._items.clear()
+        with self._trusting():
+            close(self._file)
+        self._file, self.state = None, State.CLOSED
+        os.close(self._handle)
+
+    def _complete(self) -> None:
+        """Add what had to wait for the end of SWMR."""
+        with self.path.open("r+b") as handle:
+            reserve(handle.fileno(), size(self._later) + ROOM)
+        self._file = h5py.File(self.path, "r+", libver=VERSION)
+        with self._trusting():
+            refused = complete(self._file, self._later)
+            self._file.flush()
+            close(self._file)
+        self._file, self.state = None, State.COMPLETE
+        self.refused += refused
+
+
+def complete(file: h5py.File, tree: trees.Tree) -> list[str]:
+    """Name the slots, remove the unused, write a tree; return what was refused.
+
+    Doing it twice gives the same as once.
+    """
+    links = {k: v for k, v in tree.items() if k.endswith(">") and ("::" in v or v in file)}
+    refused = trees.write_tree(file, links)
+    removed = tuple(f"{path[1:]}/" for path in trees.name_slots(file))
+    rest = {k: v for k, v in tree.items() if k not in links and not k.startswith(removed)}
+    return refused + trees.write_tree(file, rest)
+
+
+def create_new(path: Path, room: int) -> h5py.File:
+    """Create a file under the first of its possible names that is free, with so much room.
+
+    Raises
+    ------
+    OSError
+        If there is none, no room, or the folder cannot be written to.
+    """
+    for candidate in alternatives(path):
+        try:
+            with candidate.open("xb") as probe:
+                os.posix_fallocate(probe.fileno(), 0, room)
+        except FileExistsError:
+            continue
+        except OSError:
+            candidate.unlink(missing_ok=True)
+            raise
+        candidate.unlink()
+        file = h5py.File(candidate, "x", libver=VERSION)
+        try:
+            with candidate.open("r+b") as handle:
+                os.posix_fallocate(handle.fileno(), 0, room)
+        except OSError:
+            abandon(file)
+            raise
+        return file
+    raise FileExistsError(errno.EEXIST, f"no free name for {path}")
+
+
+def reserve(handle: int, room: int) -> None:
+    """Make sure that a file can grow by so many bytes, until `give_back`.
+
+    Raises
+    ------
+    OSError
+        If it cannot, because of the disk or a quota.
+    """
+    (end,) = END_OF_FILE.unpack(os.pread(handle, END_OF_FILE.size, 0))
+    os.posix_fallocate(handle, end, room)
+
+
+def alternatives(path: Path) -> Iterator[Path]:
+    """Yield the names that a file may take: itself, then with `_2`, `_3`..."""
+    yield path
+    for number in range(2, 10_000):
+        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
+
+
+def give_back(handle: int) -> None:
+    """Give back the room that was reserved for a file and not used, after a flush."""
+    os.ftruncate(handle, *END_OF_FILE.unpack(os.pread(handle, END_OF_FILE.size, 0)))
+
+
+def close(file: h5py.File) -> None:
+    """Close a file that room was reserved for."""
+    path = Path(file.filename)
+    file.close()
+    with path.open("r+b") as handle:
+        give_back(handle.fileno())
+
+
+_abandoned: list[h5py.File] = []
+"""Files that HDF5 could not write; never closed, which would crash."""
+
+
+def abandon(file: h5py.File) -> None:
+    """Give the name and room of a half-made file back; its handle stays."""
+    _abandoned.append(file)
+    os.truncate(file.filename, 0)
+    Path(file.filename).unlink()
+
+
+def any_abandoned() -> bool:
+    """Tell whether there is a file that HDF5 must not close at exit."""
+    return bool(_abandoned)

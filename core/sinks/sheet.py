@@ -1,0 +1,100 @@
+"""One series on its way to its file: its rows as messages, and what became of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ..frame import Series
+from ..stage import Row, Settings
+from .layout import Column
+from .seriesfile import FRAMES
+from .wire import Message
+
+
+class Place(Enum):
+    """Whether a series has a file."""
+
+    UNKNOWN = "unknown"
+    """Not looked for yet."""
+    FOUND = "found"
+    NONE = "none"
+    """It shall have none."""
+    REFUSED = "refused"
+    """There is no place for it: its rows are lost, and counted."""
+
+
+@dataclass(eq=False)
+class Sheet:
+    """One series on its way to its file; used by three threads.
+
+    Parameters
+    ----------
+    series, shape, settings
+        Of its first frame; `shape` is (rows, columns).
+    lose
+        Called with the number of rows that will not be in the file.
+    complain
+        Called with a sentence about values that do not fit.
+    """
+
+    series: Series
+    shape: tuple[int, ...]
+    settings: Settings
+    lose: Callable[[int], None]
+    complain: Callable[[str], None]
+    begun: bool = False
+    """True once its first row came."""
+    place: Place = Place.UNKNOWN
+    columns: tuple[Column, ...] = ()
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Changes of parameters, as in `layout.change_row`."""
+    missing: int = 0
+    """Rows that are not in the file."""
+    _sent: int = 0
+    _written: int = 0
+    _dropped: int = 0
+    _dead: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pack(self, rows: list[Row]) -> Message | None:
+        """Return the message for some rows, None if they have no file (any more)."""
+        if self.place is not Place.FOUND or not self.columns or self._dead:
+            return None
+        stacked = {each: each.stack(rows) for each in self.columns}
+        bad = [f"{each.name} of {count} frames" for each, (_, count) in stacked.items() if count]
+        if bad:
+            self.complain(f"values do not fit their tables: {', '.join(bad)}")
+        columns = {each.path: column for each, (column, _) in stacked.items()}
+        return {"do": "rows", "run": self.series.run_id, "book": FRAMES, "columns": columns}
+
+    def sent(self, rows: int) -> None:
+        """Count rows that went to the writer, as far as there is a file."""
+        if self.place is Place.REFUSED or self._dead:
+            self.lost(rows)
+        elif self.place is Place.FOUND and self.columns:
+            self._sent += rows
+
+    def lost(self, rows: int) -> None:
+        """Count rows that did not reach the writer."""
+        if self.place is not Place.NONE and rows:
+            with self._lock:
+                self.missing += rows
+            self.lose(rows)
+
+    def written(self, rows: int) -> None:
+        """Take note that so many rows of the series are safe by now."""
+        self._written = rows
+
+    def dropped(self, rows: int) -> None:
+        """Count rows that the writer dropped."""
+        self._dropped += rows
+        self.lost(rows)
+
+    def died(self) -> None:
+        """Take note that the writer died: what it had not written is lost."""
+        self._dead = True
+        self.dropped(self._sent - self._written - self._dropped)

@@ -1,0 +1,160 @@
+"""Tables of an open series file: they grow by rows, and no row is forgotten before it is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from .tree import CHUNK_BYTES, SLOT, slot_name, storage_type
+
+CHUNK_ROWS = 1024
+"""Rows in a piece of a table; fewer where rows are long."""
+
+
+def fill_value(dtype: np.dtype[Any]) -> Any:
+    """Return what stands where no row was written: NaN, -1, 0 or empty text."""
+    return {"f": np.nan, "c": np.nan, "i": -1, "S": b""}.get(dtype.kind, 0)
+
+
+def fitted(value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Return numbers in another type, or None where that would change them.
+
+    Floats may be rounded, or become infinite; integers never wrap, and no
+    fraction is cut off.
+    """
+    if value.dtype == dtype:
+        return value
+    if dtype.kind in "iu" and value.dtype.kind in "iub":
+        cast = value.astype(dtype)
+        return cast if np.array_equal(cast, value) else None
+    if not np.can_cast(value.dtype, dtype, "same_kind"):
+        return None
+    with np.errstate(over="ignore"):
+        return value.astype(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A dataset that grows by rows, or one for each slot."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    """Of one row; with `{slot}` in its path, of one row of one slot."""
+    marks: bool = False
+    """True: a slot is in use from its first value here on that is not NaN."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row (of one slot)."""
+        return max(int(np.prod(self.shape)) * self.dtype.itemsize, 1)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows in a piece of the table."""
+        return min(max(CHUNK_BYTES // self.row_bytes, 1), CHUNK_ROWS)
+
+
+@dataclass(slots=True)
+class Book:
+    """Tables that grow together, by path, and the rows that are not safely written yet."""
+
+    tables: dict[str, Table]
+    written: int = 0
+    waiting: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    """Columns by path: [row, ...], or [row, slot, ...] where the path has `{slot}`."""
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows taken but not safely written."""
+        return sum(len(next(iter(columns.values()))) for columns in self.waiting)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows that wait."""
+        return sum(column.nbytes for columns in self.waiting for column in columns.values())
+
+    def add(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Take rows.
+
+        Raises
+        ------
+        KeyError
+            If a column is missing or unknown.
+        """
+        if columns.keys() != self.tables.keys():
+            raise KeyError(f"columns {sorted(columns)} where {sorted(self.tables)} are wanted")
+        self.waiting.append(columns)
+
+    def room(self, slots: int) -> int:
+        """Return the most bytes that writing the rows that wait can take on the disk."""
+        chunks = sum(
+            table.chunk_rows * table.row_bytes * (slots if SLOT in path else 1)
+            for path, table in self.tables.items()
+        )
+        return self.nbytes + chunks if self.waiting else 0
+
+    def create(self, file: h5py.File, slots: int) -> None:
+        """Create the tables, empty; those with `{slot}` for every slot."""
+        for path, table in self.tables.items():
+            rows = table.chunk_rows
+            for number in range(slots if SLOT in path else 1):
+                file.create_dataset(
+                    path.replace(SLOT, slot_name(number)),
+                    shape=(0, *table.shape),
+                    maxshape=(None, *table.shape),
+                    chunks=(rows, *table.shape),
+                    dtype=storage_type(table.dtype),
+                    fillvalue=fill_value(table.dtype),
+                )
+
+    def write(self, item: Callable[[str], h5py.Dataset], used: set[int]) -> None:
+        """Write the rows that wait, after those written.
+
+        Parameters
+        ----------
+        item
+            Returns the dataset at a path.
+        used
+            Slots in use; those that turn out to be are added. Only their tables
+            grow; a table that starts late has the fill value in earlier rows.
+        """
+        stop = self.written + self.rows_waiting
+        columns = {
+            path: np.concatenate([columns[path] for columns in self.waiting])
+            for path in self.tables
+        }
+        for path, table in self.tables.items():
+            if table.marks:
+                used.update(_slots_in_use(columns[path]))
+        for path, values in columns.items():
+            for target, part in _targets(path, values, used):
+                dataset = item(target)
+                if len(dataset) != stop:
+                    dataset.resize(stop, axis=0)
+                dataset[self.written : stop] = part.astype(dataset.dtype)
+
+    def written_safely(self) -> None:
+        """Forget the rows that waited: they were flushed."""
+        self.written += self.rows_waiting
+        self.waiting.clear()
+
+
+def _targets(path: str, values: NDArray[Any], used: set[int]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the datasets that a column goes to: its own, or that of every used slot."""
+    if SLOT not in path:
+        yield path, values
+        return
+    for slot in sorted(used):
+        yield path.replace(SLOT, slot_name(slot)), values[:, slot]
+
+
+def _slots_in_use(column: NDArray[Any]) -> list[int]:
+    """Return the slots with any value in a column [row, slot, ...]: not NaN, not 0."""
+    filled = ~np.isnan(column) if column.dtype.kind in "fc" else column != 0
+    axes = (0, *range(2, column.ndim))
+    return [int(slot) for slot in np.flatnonzero(filled.any(axis=axes))]
