@@ -1,0 +1,1 @@
+"""What FemtoMAX does to images: accumulation, ROI series, one chain for all detectors."""

@@ -1,0 +1,301 @@
+"""Kernels that touch every pixel of a frame.
+
+Detectors mark pixels instead of measuring them; a marked pixel is never summed:
+
+========================  ==============  =======================
+pixel type                masked          overflow (counted)
+========================  ==============  =======================
+unsigned integers                         the type's largest value
+signed integers           -1              -2, the type's largest value
+floats                    -1, NaN         -2, infinities
+========================  ==============  =======================
+
+(Pilatus and Eiger write -1 in gaps and -2 where a counter overflowed; see the
+STINS notes of streaming-receiver. The largest value means saturation.)
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..compute.jit import kernel
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.bool_]
+Rectangle = tuple[int, int, int, int]
+"""First row, end row, first column, end column."""
+
+
+class Marks(NamedTuple):
+    """What tells a measured pixel from a marked one, in the pixels' own type.
+
+    A pixel is valid if it lies between `lowest` and `highest` and is none of the
+    other two. NaN lies nowhere, so it is no overflow either.
+    """
+
+    lowest: Any
+    highest: Any
+    masked: Any
+    overflow: Any
+
+
+@cache
+def marks(dtype: DTypeLike) -> Marks:
+    """Return the marks of a native pixel type (integers of 1 to 8 bytes, float32, float64)."""
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if kind.kind == "f":
+        most = np.finfo(kind).max
+        return Marks(-most, most, kind.type(-1), kind.type(-2))
+    limits = np.iinfo(kind)
+    below_top, top = kind.type(limits.max - 1), kind.type(limits.max)
+    if kind.kind == "u":
+        return Marks(kind.type(0), below_top, top, top)
+    return Marks(kind.type(limits.min), below_top, kind.type(-1), kind.type(-2))
+
+
+def unmarked(dtype: DTypeLike) -> Marks:
+    """Return marks that leave every pixel valid but NaN, infinities and int64's least."""
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if kind.kind == "f":
+        most, never = np.finfo(kind).max, kind.type(np.nan)
+        return Marks(-most, most, never, never)
+    limits = np.iinfo(kind)
+    least = kind.type(limits.min)
+    return Marks(least, kind.type(limits.max), least, least)
+
+
+def as_pixels(image: Pixels) -> Pixels:
+    """Return an image as kernels take it: native, aligned, contiguous, read-only.
+
+    It is copied only where it must be. Half precision becomes single. Unsigned
+    integers of 8 bytes become signed, and what is too large for that saturates.
+    """
+    kind = image.dtype.newbyteorder("=")
+    if kind == np.float16:
+        kind = np.dtype(np.float32)
+    elif kind == np.uint64:
+        kind = np.dtype(np.int64)
+        image = np.minimum(image, np.iinfo(kind).max)
+    pixels = np.require(image, kind, ["C", "A"]).view()
+    pixels.flags.writeable = False
+    return pixels
+
+
+def as_mask(mask: Mask | None, shape: tuple[int, ...]) -> Mask:
+    """Return a mask as kernels take it: contiguous and read-only; None leaves nothing out.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape than the frame: kernels do not look where they reach.
+    """
+    if mask is None:
+        return _nothing_masked(shape)
+    if mask.shape != shape:
+        raise ValueError(f"a mask of {mask.shape} does not fit a frame of {shape}")
+    mask = np.require(mask, np.bool_, ["C"]).view()
+    mask.flags.writeable = False
+    return mask
+
+
+@lru_cache(maxsize=4)
+def _nothing_masked(shape: tuple[int, ...]) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    mask.flags.writeable = False
+    return mask
+
+
+def valid_pixels(pixels: Pixels, mask: Mask) -> Mask:
+    """Return where pixels, as from `as_pixels`, are measured and not masked."""
+    valid: Mask = measured(pixels, marks(pixels.dtype)) & ~mask
+    return valid
+
+
+def sum_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the type in which pixels are summed: int64 for integers, else float64."""
+    return np.dtype(np.float64 if np.dtype(dtype).kind == "f" else np.int64)
+
+
+def measured(value: Any, marks: Marks) -> Any:
+    """Tell whether a pixel, or each of many, was measured."""
+    return (
+        (value >= marks.lowest)
+        & (value <= marks.highest)
+        & (value != marks.masked)
+        & (value != marks.overflow)
+    )
+
+
+is_valid = kernel(measured)
+
+
+@kernel
+def is_overflow(value: Any, marks: Marks) -> Any:
+    """Tell whether a pixel is marked as over its range."""
+    return (value < marks.lowest) | (value > marks.highest) | (value == marks.overflow)
+
+
+@kernel
+def add_frame(
+    frame: Pixels,
+    marks: Marks,
+    mask: Mask,
+    total: Pixels,
+    missing: NDArray[np.uint32] | None,
+    zero: Any,
+) -> tuple[int, int, Any]:
+    """Add the valid pixels of a frame to a sum, reading the frame once.
+
+    Parameters
+    ----------
+    frame
+        (rows, columns), as from `as_pixels`.
+    marks
+        Of the frame's type.
+    mask
+        (rows, columns), True where a pixel is not to be used.
+    total
+        (rows, columns) int64 or float64, added to in place.
+    missing
+        (rows, columns) times that a pixel was not valid, counted up in place; or None.
+    zero
+        0 of the type of `total`.
+
+    Returns
+    -------
+    Number of pixels not added, number of those marked as overflow outside the
+    mask, and the sum of what was added.
+    """
+    invalid, overflow, added = 0, 0, zero
+    for row in range(frame.shape[0]):
+        pixels, sums = frame[row], total[row]
+        bad = 0
+        for column in range(pixels.size):
+            if is_valid(pixels[column], marks) & (not mask[row, column]):
+                sums[column] += pixels[column]
+                added += pixels[column]
+            else:
+                bad += 1
+        if bad == 0:
+            continue
+        invalid += bad
+        # Once more over the row, which is still in the cache.
+        for column in range(pixels.size):
+            shown = not mask[row, column]
+            overflow += is_overflow(pixels[column], marks) & shown
+            if missing is not None:
+                missing[row, column] += not (is_valid(pixels[column], marks) & shown)
+    return invalid, overflow, added
+
+
+@kernel
+def divide(frame: Pixels, marks: Marks, divisor: float, quotient: Pixels) -> None:
+    """Divide the valid pixels of a float frame; marked ones keep their mark."""
+    for row in range(frame.shape[0]):
+        pixels, results = frame[row], quotient[row]
+        for column in range(pixels.size):
+            value = pixels[column]
+            results[column] = value / divisor if is_valid(value, marks) else value
+
+
+@kernel
+def bin_image(
+    image: Pixels,
+    marks: Marks,
+    mask: Mask,
+    factor: int,
+    use_maximum: bool,
+    binned: NDArray[np.float32],
+) -> None:
+    """Fill `binned` with the maximum or mean of the valid pixels of squares of an image.
+
+    A square is `factor` pixels a side, less at the last row and column; NaN where
+    it holds no valid pixel.
+    """
+    rows, columns = image.shape
+    nothing = -np.inf if use_maximum else 0.0
+    line, counts = np.empty(columns), np.empty(columns)
+    for row in range(binned.shape[0]):
+        # First rows into one line, as they lie in memory; then columns.
+        line[:] = nothing
+        counts[:] = 0.0
+        for y in range(row * factor, min((row + 1) * factor, rows)):
+            pixels = image[y]
+            for x in range(columns):
+                valid = is_valid(pixels[x], marks) & (not mask[y, x])
+                value = np.float64(pixels[x]) if valid else nothing
+                counts[x] += valid
+                if use_maximum:
+                    line[x] = value if value > line[x] else line[x]
+                else:
+                    line[x] += value
+        for column in range(binned.shape[1]):
+            most, total, number = -np.inf, 0.0, 0.0
+            for x in range(column * factor, min((column + 1) * factor, columns)):
+                number += counts[x]
+                total += line[x]
+                most = line[x] if line[x] > most else most
+            value = most if use_maximum else total / number
+            binned[row, column] = value if number > 0 else np.nan
+
+
+@kernel
+def first_moments(
+    frame: Pixels, marks: Marks, mask: Mask, rectangle: Rectangle, zero: Any
+) -> tuple[int, Any, Any, Any]:
+    """Return number, sum, minimum and maximum of the valid pixels of a rectangle.
+
+    `zero` is 0 of the type to sum in. Where no pixel is valid, the minimum is
+    above the maximum.
+    """
+    top, bottom, left, right = rectangle
+    number, total = 0, zero
+    least, most = marks.highest, marks.lowest
+    for row in range(top, bottom):
+        pixels = frame[row, left:right]
+        for column in range(pixels.size):
+            value = pixels[column]
+            if is_valid(value, marks) & (not mask[row, left + column]):
+                number += 1
+                total += value
+                least = value if value < least else least
+                most = value if value > most else most
+    return number, total, least, most
+
+
+@kernel
+def second_moments(
+    frame: Pixels,
+    marks: Marks,
+    mask: Mask,
+    rectangle: Rectangle,
+    mean: float,
+    background: float,
+) -> tuple[float, float, float, float]:
+    """Return sums over the valid pixels of a rectangle.
+
+    Returns
+    -------
+    The squared distances from `mean`; the weight, that is what is above
+    `background`, pixels below counting as nothing; and the weight times the row
+    and times the column, counted from the rectangle's corner.
+    """
+    top, bottom, left, right = rectangle
+    squares, weight, along_y, along_x = 0.0, 0.0, 0.0, 0.0
+    for row in range(top, bottom):
+        pixels = frame[row, left:right]
+        row_weight = 0.0
+        for column in range(pixels.size):
+            value = pixels[column]
+            if is_valid(value, marks) & (not mask[row, left + column]):
+                squares += (value - mean) * (value - mean)
+                above = max(value - background, 0.0)
+                row_weight += above
+                along_x += above * column
+        weight += row_weight
+        along_y += row_weight * (row - top)
+    return squares, weight, along_y, along_x

@@ -1,0 +1,138 @@
+"""A small image for screens, in which single photons do not vanish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..parameters import Parameters, parameter
+from ..stage import Kind, Output
+from .pixels import Marks, Mask, Pixels, as_mask, as_pixels, bin_image
+
+LONGEST_SIDE = 1024
+"""Pixels of a preview's longer side, at most."""
+BINS = 256
+"""Bins of a preview's histogram."""
+LEVELS = (0.0, 1.0, 5.0, 50.0, 95.0, 99.0, 99.9, 100.0)
+"""Percentiles that come with a preview."""
+UPPER = LEVELS.index(99.9)
+
+
+class Binning(Enum):
+    """What stands for several pixels."""
+
+    MAXIMUM = "maximum"
+    MEAN = "mean"
+
+
+class PreviewSource(Enum):
+    """Which image a preview shows."""
+
+    ACCUMULATED = "accumulated"
+    IMAGE = "image"
+
+
+class PreviewParameters(Parameters):
+    """What the preview shows."""
+
+    preview_source: PreviewSource = parameter(
+        PreviewSource.ACCUMULATED, "The image that the preview shows: the sum, or the newest."
+    )
+    preview_binning: Binning = parameter(
+        Binning.MAXIMUM,
+        "What a preview pixel shows of the pixels under it; the maximum keeps single photons.",
+    )
+
+
+OUTPUTS = (
+    Output(
+        "preview",
+        Kind.IMAGE,
+        np.float32,
+        label="Preview",
+        doc=f"The chosen image, binned to {LONGEST_SIDE} pixels a side; NaN: no valid pixel.",
+        axes=("row", "column"),
+    ),
+    Output(
+        "preview_histogram",
+        Kind.SPECTRUM,
+        np.int64,
+        doc=f"Preview pixels in {BINS} equal bins from percentile 0 to 99.9; higher in the last.",
+        axes=("bin",),
+    ),
+    Output(
+        "preview_percentiles",
+        Kind.SPECTRUM,
+        np.float64,
+        doc=f"Percentiles {', '.join(f'{level:g}' for level in LEVELS)} of the preview's pixels.",
+        axes=("percentile",),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A preview and what a screen needs to choose its colours."""
+
+    image: NDArray[np.float32]
+    """(rows, columns); NaN where no pixel is valid."""
+    histogram: NDArray[np.int64]
+    """(BINS,) pixels, in bins from percentile 0 to 99.9; what is higher is in the last."""
+    percentiles: NDArray[np.float64]
+    """(len(LEVELS),); NaN if no pixel is valid."""
+
+
+def no_preview() -> Preview:
+    """Return the preview where there is no image."""
+    nothing = np.empty(0, np.float32)
+    return Preview(nothing.reshape(0, 0), _histogram(nothing, 0, 0), _percentiles(nothing))
+
+
+def make_preview(image: Pixels, marks: Marks, mask: Mask | None, binning: Binning) -> Preview:
+    """Return the preview of an image (rows, columns).
+
+    Parameters
+    ----------
+    image
+        Of any real type.
+    marks
+        What tells valid pixels, for the type that `as_pixels` gives the image.
+    mask
+        True where a pixel is not shown; None: none.
+    binning
+        What stands for several pixels.
+    """
+    pixels = as_pixels(image)
+    factor = max(1, -(-max(pixels.shape) // LONGEST_SIDE))
+    rows, columns = (-(-side // factor) for side in pixels.shape)
+    binned = np.empty((rows, columns), np.float32)
+    bin_image(
+        pixels, marks, as_mask(mask, pixels.shape), factor, binning is Binning.MAXIMUM, binned
+    )
+    ordered = np.sort(binned[~np.isnan(binned)])
+    percentiles = _percentiles(ordered)
+    return Preview(binned, _histogram(ordered, percentiles[0], percentiles[UPPER]), percentiles)
+
+
+def _percentiles(ordered: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the percentiles of sorted values, interpolated linearly."""
+    if not ordered.size:
+        return np.full(len(LEVELS), np.nan)
+    places = np.array(LEVELS) / 100 * (ordered.size - 1)
+    below = places.astype(np.intp)
+    above = np.minimum(below + 1, ordered.size - 1)
+    low, high = ordered[below].astype(np.float64), ordered[above].astype(np.float64)
+    percentiles: NDArray[np.float64] = low + (high - low) * (places - below)
+    return percentiles
+
+
+def _histogram(ordered: NDArray[np.float32], low: float, high: float) -> NDArray[np.int64]:
+    """Return how many of the sorted values lie in each bin."""
+    if not ordered.size:
+        return np.zeros(BINS, np.int64)
+    edges = np.linspace(low, high, BINS + 1)[1:-1]
+    below = np.searchsorted(ordered, edges, side="left")
+    return np.diff(below, prepend=0, append=ordered.size).astype(np.int64)
