@@ -1,0 +1,140 @@
+"""From a device's properties to its runner: what is checked, opened and restored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.parameters import Parameters
+from ..core.runner import Policy, Runner
+from ..core.sinks.base import Sink
+from ..core.sinks.checkpoint import load_checkpoint
+from ..core.sinks.nexus import NexusWriter
+from ..core.sinks.publisher import Publisher
+from ..core.stage import Stage
+from .keeping import FolderError, FolderInUse, StateFolder
+
+COMPUTE_DEVICES = ("cpu",)
+MOST_WORKERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """How a device is set up; the names are those of its Tango properties."""
+
+    source_url: str
+    positions_url: str
+    republish_url: str
+    state_directory: str
+    data_root: str
+    output_root: str
+    workers: int
+    compute_device: str
+    queue_bytes: int
+    policy: str
+
+    def fault(self) -> str:
+        """Return what is wrong with them, in one sentence; empty if nothing is."""
+        policies = [policy.value for policy in Policy]
+        if self.compute_device not in COMPUTE_DEVICES:
+            return _refusal("ComputeDevice", self.compute_device, COMPUTE_DEVICES)
+        if self.policy not in policies:
+            return _refusal("Policy", self.policy, policies)
+        if not 1 <= self.workers <= MOST_WORKERS:
+            return f"Workers is {self.workers}: set it to 1 to {MOST_WORKERS}, then Init"
+        if self.queue_bytes < 1:
+            return f"QueueBytes is {self.queue_bytes}: set it to a positive number, then Init"
+        return ""
+
+
+@dataclass(slots=True)
+class Assembly:
+    """A runner that is ready, and what stood in the way of more."""
+
+    runner: Runner
+    folder: StateFolder | None = None
+    fault: str = ""
+    """Why the device cannot be started, and what to do."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """What an operator should look at, in sentences by subject."""
+
+
+def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Properties) -> Assembly:
+    """Return the runner of a device; with a fault it can be read and configured, not started.
+
+    Raises
+    ------
+    FolderInUse
+        If the device is running already.
+    """
+    stage = stage_class()
+    parameters: Parameters = stage_class.Parameters()
+    problems: dict[str, str] = {}
+    folder, fault = _open_folder(properties, device)
+    if folder:
+        parameters, problems["parameters"] = folder.load(parameters)
+        problems["checkpoint"] = _restore(stage, folder)
+    fault = properties.fault() or fault
+    sinks: list[Sink] = []
+    if folder and not fault:
+        try:
+            sinks = _open_sinks(properties, folder)
+        except OSError as error:
+            fault = f"{error}: change the property, then Init"
+    if fault:
+        return Assembly(Runner(stage, parameters), folder, fault, problems)
+    policy = Policy(properties.policy)
+    runner = Runner(stage, parameters, sinks, properties.workers, properties.queue_bytes, policy)
+    return Assembly(runner, folder, "", problems)
+
+
+def _open_folder(properties: Properties, device: str) -> tuple[StateFolder | None, str]:
+    """Return the device's folder, or why there is none.
+
+    Raises
+    ------
+    FolderInUse
+        If the device is running already.
+    """
+    try:
+        return StateFolder(properties.state_directory, device), ""
+    except FolderInUse:
+        raise
+    except FolderError as error:
+        return None, str(error)
+
+
+def _restore(stage: Stage[Any, Any], folder: StateFolder) -> str:
+    """Give a stage its last checkpoint; return why it did not take it, or nothing."""
+    tree = load_checkpoint(folder.path)
+    if tree is None:
+        return ""
+    try:
+        stage.restore(tree)
+    except ValueError as error:
+        return f"the checkpoint of the last run is not used: {error}"
+    return ""
+
+
+def _open_sinks(properties: Properties, folder: StateFolder) -> list[Sink]:
+    """Return the sinks that the properties ask for.
+
+    Raises
+    ------
+    OSError
+        If one cannot be opened, in one sentence.
+    """
+    writer = NexusWriter(
+        output_root=Path(properties.output_root) if properties.output_root else None,
+        data_root=Path(properties.data_root) if properties.data_root else None,
+        state_directory=folder.path,
+    )
+    sinks: list[Sink] = [writer]
+    if properties.republish_url:
+        sinks.append(Publisher(properties.republish_url))
+    return sinks
+
+
+def _refusal(name: str, value: str, allowed: tuple[str, ...] | list[str]) -> str:
+    return f"{name} is {value!r}: set it to {' or '.join(allowed)}, then Init"

@@ -1,0 +1,124 @@
+"""What the devices of all stages show, beside what their stages declare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tango import CmdArgType
+
+from .. import __version__
+from ..core.ledger import Counts
+from ..core.results import Results
+from ..core.stage import Settings
+from .served import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a stage's device shows, of one moment."""
+
+    results: Results
+    counts: Counts
+    settings: Settings
+    """The newest ones, which frames from now on come under."""
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of optional parameters that are switched off."""
+    queue_fill: float = 0.0
+    input_rate: float = 0.0
+    last_error: str = ""
+
+
+def _count(name: str, doc: str) -> Served[Snapshot]:
+    """Return the attribute of one of the ledger's counts."""
+    return Served(
+        name=f"frames_{name}",
+        dtype=CmdArgType.DevLong64,
+        value=lambda snapshot: getattr(snapshot.counts, name),
+        doc=doc,
+    )
+
+
+COMMON: tuple[Served[Snapshot], ...] = (
+    Served(
+        name="run_id",
+        dtype=CmdArgType.DevULong64,
+        value=lambda snapshot: snapshot.results.run_id,
+        doc="Series of the newest reduced frame: Unix time in ms at which it began here.",
+    ),
+    Served(
+        name="frame_id",
+        dtype=CmdArgType.DevLong64,
+        value=lambda snapshot: snapshot.results.frame_id,
+        doc="The detector's number of the newest reduced frame; -1: none yet.",
+    ),
+    _count("received", "Frames that arrived: always reduced + rejected + dropped + queued."),
+    _count("reduced", "Frames that are in the results."),
+    _count("rejected", "Frames that could not be used; last_error says why."),
+    _count("dropped", "Frames given up here, because reduction is slower or by Abort."),
+    _count("queued", "Frames that wait or are in work."),
+    _count("lost", "Frames missing from the stream, by their message numbers."),
+    Served(
+        name="queue_fill",
+        dtype=float,
+        value=lambda snapshot: snapshot.queue_fill,
+        unit="%",
+        doc="Part of the queue's memory that is taken by frames that wait.",
+    ),
+    Served(
+        name="input_rate",
+        dtype=float,
+        value=lambda snapshot: snapshot.input_rate,
+        unit="Hz",
+        doc="Frames that arrive per second, over the last 5 s.",
+    ),
+    Served(
+        name="latency",
+        dtype=float,
+        value=lambda snapshot: snapshot.results.latency,
+        unit="s",
+        doc="From the stamp of the newest frame to the end of its reduction; see latency_from.",
+    ),
+    Served(
+        name="latency_from",
+        dtype=str,
+        value=lambda snapshot: snapshot.results.latency_from,
+        doc="Where that stamp was made: detector, or receipt where the detector stamps nothing.",
+    ),
+    Served(
+        name="processing_time",
+        dtype=float,
+        value=lambda snapshot: snapshot.results.processing_time,
+        unit="s",
+        doc="Time that reducing the newest frame took.",
+    ),
+    Served(
+        name="scan_number",
+        dtype=CmdArgType.DevLong64,
+        value=lambda snapshot: snapshot.results.scan_number,
+        doc="Scan number in the raw file's name; -1: none.",
+    ),
+    Served(
+        name="last_error",
+        dtype=str,
+        value=lambda snapshot: snapshot.last_error,
+        doc="What went wrong last; emptied by Reset.",
+    ),
+    Served(
+        name="parameters_version",
+        dtype=CmdArgType.DevLong64,
+        value=lambda snapshot: snapshot.results.parameters_version,
+        doc="Number of the parameters that the newest frame was reduced with; "
+        "every change makes the next number.",
+        expert=True,
+    ),
+    Served(
+        name="software_version",
+        dtype=str,
+        value=lambda snapshot: __version__,
+        doc="Version of Ronda.",
+        expert=True,
+    ),
+)
+"""The attributes of every device."""

@@ -1,0 +1,104 @@
+"""A device's folder for what outlives it: its parameters, checkpoints, and the lock on both."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO
+
+import platformdirs
+
+from ..core.parameters import ParameterError, Parameters, load_yaml, save_yaml
+
+
+class FolderError(OSError):
+    """A folder that cannot be used; the message is one sentence."""
+
+
+class FolderInUse(FolderError):
+    """A folder that another process has locked: this device is running already."""
+
+
+class StateFolder:
+    """The folder of one device, locked while the device is alive.
+
+    Parameters
+    ----------
+    root
+        Folder that holds those of all devices; empty: systemd's
+        STATE_DIRECTORY, else the user's folder for such things.
+    device
+        Name of the device, `domain/family/member`.
+
+    Raises
+    ------
+    FolderError
+        If it cannot be made or written to.
+    FolderInUse
+        If another process has it.
+    """
+
+    def __init__(self, root: str, device: str) -> None:
+        service = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        base = Path(root or service or platformdirs.user_state_path("ronda"))
+        self.path = base / device.lower().replace("/", "_")
+        self.parameters_file = self.path / "parameters.yaml"
+        self._lock = self._take_lock(device)
+
+    def _take_lock(self, device: str) -> IO[str]:
+        """Return the lock file, locked; the lock ends with the process, however it ends."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise FolderError(
+                f"StateDirectory {self.path} cannot be used ({error.strerror}): "
+                "name a folder that this user may write to, then Init"
+            ) from None
+        try:
+            # a POSIX lock: not inherited by the process that writes the files
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise FolderInUse(
+                f"{device} is running already ({holder}): stop it before starting it again"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        return lock
+
+    def load(self, defaults: Parameters) -> tuple[Parameters, str]:
+        """Return the parameters kept here, or the defaults and a sentence why not.
+
+        A file that cannot be used is kept aside, never overwritten.
+        """
+        if not self.parameters_file.exists():
+            return defaults, ""
+        try:
+            return defaults.changed(load_yaml(self.parameters_file)), ""
+        except ParameterError as error:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            aside = self.parameters_file.with_name(f"parameters.refused-{stamp}.yaml")
+            self.parameters_file.replace(aside)
+            return defaults, (
+                f"the defaults are in use, because the kept parameters are refused ({error}); "
+                f"they are in {aside}"
+            )
+
+    def save(self, parameters: Parameters) -> str:
+        """Keep the parameters; return a sentence why they could not be kept, or nothing."""
+        try:
+            save_yaml(parameters, self.parameters_file)
+        except OSError as error:
+            return f"parameters cannot be kept for the next start: {error}"
+        return ""
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()

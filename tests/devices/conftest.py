@@ -1,0 +1,186 @@
+"""Real servers in real processes, with a real database."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tango
+from ronda.core.sources.replay import Replay
+from ronda.devices.database import LOOPBACK, EmbeddedDatabase, executable, open_database
+from ronda.devices.process import Process
+from ronda.devices.registration import Server, register
+from ronda.tests.waiting import wait_for
+from tango import DevState
+
+NUMBERS = itertools.count(1)
+FRAMES = 20
+
+
+@dataclass
+class Served:
+    """A device in a server process of its own."""
+
+    trl: str
+    """Its name with that of its database."""
+    proxy: tango.DeviceProxy
+    process: Process
+
+    @property
+    def name(self) -> str:
+        """Its name, `domain/family/member`."""
+        return "/".join(self.trl.split("/")[-3:])
+
+    @property
+    def state(self) -> DevState:
+        """Its state."""
+        return self.proxy.state()
+
+    def wait_for_state(self, state: DevState) -> None:
+        """Wait until it is in this state."""
+        wait_for(lambda: self.proxy.state() == state)
+
+    def wait_until_reduced(self, frames: int) -> None:
+        """Wait until so many frames are in its results."""
+        wait_for(lambda: self.proxy.frames_reduced >= frames)
+
+    def ledger(self) -> dict[str, int]:
+        """Return its counts of frames, of one moment."""
+        names = ("received", "reduced", "rejected", "dropped", "queued", "lost")
+        values = self.proxy.read_attributes([f"frames_{name}" for name in names])
+        return {name: value.value for name, value in zip(names, values, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedDatabase]:
+    """A Tango database for all tests."""
+    running = EmbeddedDatabase(tmp_path_factory.mktemp("database"))
+    yield running
+    running.stop()
+
+
+class Servers:
+    """Server processes that a test, or a module of tests, starts."""
+
+    def __init__(self, database: EmbeddedDatabase, directory: Path) -> None:
+        self._database, self._directory = database, directory
+        self._started: list[Served] = []
+
+    def start(self, class_name: str, name: str = "", **properties: str) -> Served:
+        """Start a device and wait until it is ready.
+
+        `start("GalleryDevice", SourceUrl=...)` starts one of the tests' devices
+        or of Ronda's; the same `name` again starts it anew.
+        """
+        name = name or f"test/{class_name.lower()}/{next(NUMBERS)}"
+        instance = name.replace("/", "_")
+        values = {"StateDirectory": str(self._directory / "state"), **properties}
+        entry = {key: [value] for key, value in values.items()}
+        server = Server(class_name, instance, {name: (class_name, entry)})
+        host = self._database.tango_host
+        register(open_database(host), server, overwrite=True)
+        log = self._directory / f"{instance}-{len(self._started)}.log"
+        endpoint = ("-ORBendPoint", f"giop:tcp:{LOOPBACK}:0")
+        command = [*_program(class_name), instance, *endpoint]
+        process = Process(class_name, command, log, {"TANGO_HOST": host})
+        device = Served(f"tango://{host}/{name}", None, process)
+        self._started.append(device)
+
+        def answers() -> bool:
+            try:
+                device.proxy = tango.DeviceProxy(device.trl)
+                return bool(device.proxy.state() != DevState.INIT)
+            except tango.DevFailed:
+                return False
+
+        process.wait_until(answers, 60)
+        return device
+
+    def stop(self) -> list[str]:
+        """Stop all; return the errors in their logs."""
+        for device in self._started:
+            device.process.ask_to_stop()
+        for device in self._started:
+            device.process.stop()
+        lines = [
+            f"{device.name}: {line}"
+            for device in self._started
+            for line in device.process.log.read_text().splitlines()
+        ]
+        return [line for line in lines if " ERROR " in line or "Traceback" in line]
+
+
+StartDevice = Callable[..., Served]
+
+
+@pytest.fixture
+def start_device(
+    database: EmbeddedDatabase, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[StartDevice]:
+    """Return a function that starts a device for one test; see `Servers.start`."""
+    servers = Servers(database, tmp_path)
+    yield servers.start
+    errors = servers.stop()
+    assert not errors or request.node.get_closest_marker("allow_error_log"), errors
+
+
+@pytest.fixture(scope="module")
+def start_shared(
+    database: EmbeddedDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartDevice]:
+    """Return a function that starts a device for all tests of a module."""
+    servers = Servers(database, tmp_path_factory.mktemp("shared"))
+    yield servers.start
+    errors = servers.stop()
+    assert not errors, errors
+
+
+def _program(class_name: str) -> list[str | Path]:
+    """Return the program of a server: Ronda's own, or one of the tests'."""
+    module = {"GalleryDevice": "gallery", "ToyDevice": "toy_device"}.get(class_name)
+    if module:
+        return [sys.executable, "-m", f"ronda.tests.devices.{module}"]
+    return [executable(class_name)]
+
+
+@pytest.fixture(scope="session")
+def frames_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of frames whose pixels are all their frame number, 1 at first."""
+    path = tmp_path_factory.mktemp("frames") / "frames.h5"
+    with h5py.File(path, "w") as file:
+        numbers = np.arange(1, FRAMES + 1, dtype=np.uint16)
+        file["data"] = np.broadcast_to(numbers[:, None, None], (FRAMES, 6, 5))
+    return path
+
+
+@pytest.fixture
+def detector() -> Iterator[Replay]:
+    """A detector on a free port; it waits for its reader."""
+    replay = Replay("stins+tcp://127.0.0.1:0")
+    replay.rate = 1000.0
+    yield replay
+    replay.close()
+
+
+@pytest.fixture(scope="module")
+def endless_detector(frames_file: Path) -> Iterator[Replay]:
+    """A detector that sends a thousand frames a second, of series that save nothing."""
+    replay = Replay("stins+tcp://127.0.0.1:0")
+    replay.rate = 1000.0
+    replay.start(f"hdf5:{frames_file}", series=0, filename="")
+    yield replay
+    replay.close()
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """Return the sentence with which a call is refused."""
+    with pytest.raises(tango.DevFailed) as failure:
+        call()
+    return str(failure.value.args[0].desc)

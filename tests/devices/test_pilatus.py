@@ -1,0 +1,338 @@
+"""The Pilatus device against a detector that tells the truth about what it sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tango
+from numpy.typing import NDArray
+from ronda.core.sources.replay import FaultKind, Replay
+from ronda.tests.devices.conftest import Served, StartDevice
+from ronda.tests.devices.test_declaration import refusal
+from ronda.tests.waiting import wait_for
+from tango import DevState
+
+FRAMES = 20
+SHAPE = (40, 50)
+
+
+@pytest.fixture(scope="module")
+def frames() -> NDArray[np.float32]:
+    """Frames of a small Pilatus, [frame, row, column], with masked and overflown pixels."""
+    random = np.random.default_rng(5)
+    pixels = random.poisson(3, (FRAMES, *SHAPE)).astype(np.float32)
+    pixels[:, 10:12] = -1
+    pixels[:, 20, 30] = -2
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory, frames: NDArray[np.float32]) -> str:
+    """URL of those frames."""
+    path = tmp_path_factory.mktemp("pilatus") / "pilatus.h5"
+    with h5py.File(path, "w") as file:
+        file["data"] = frames
+    return f"hdf5:{path}"
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Replay]:
+    """A detector for all tests."""
+    replay = Replay("stins+tcp://127.0.0.1:0")
+    replay.rate = 1000.0
+    yield replay
+    replay.close()
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the reduced files."""
+    return tmp_path_factory.mktemp("process")
+
+
+@pytest.fixture(scope="module")
+def shared(start_shared: StartDevice, source: Replay, output: Path) -> Served:
+    """A device that reads that detector."""
+    url = f"stins+{source.address}"
+    return start_shared("PilatusAccumulator", SourceUrl=url, OutputRoot=str(output))
+
+
+@pytest.fixture
+def pilatus(shared: Served) -> Served:
+    """The same, running, with nothing accumulated and no alarm."""
+    shared.proxy.Start()
+    shared.proxy.ClearAccumulation()
+    wait_for(lambda: shared.proxy.accumulated_frames == 0)
+    shared.proxy.Reset()
+    return shared
+
+
+def expected_sum(frames: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return NumPy's sum over valid pixels."""
+    return np.where(frames < 0, 0, frames).sum(axis=0, dtype=np.float64)
+
+
+def send(detector: Replay, device: Served, url: str, **options: Any) -> None:
+    """Send a source and wait until everything that arrived is done."""
+    detector.start(url, **options)
+    assert detector.wait(30), detector.problem
+    truth = detector.sent.expected
+    wait_for(lambda: device.ledger()["received"] == truth.received)
+    wait_for(lambda: device.ledger()["queued"] == 0)
+
+
+def complete(path: Path) -> bool:
+    """Tell whether a file is closed: plain readers can open it."""
+    try:
+        with h5py.File(path) as file:
+            return "entry/end_time" in file
+    except OSError:
+        return False
+
+
+def test_the_sum_is_numpys_over_valid_pixels_and_is_kept_in_the_file(
+    pilatus: Served, source: Replay, recording: str, frames: NDArray[np.float32], output: Path
+) -> None:
+    send(source, pilatus, recording, filename="/there/scan-0007_pilatus.h5")
+    total = expected_sum(frames)
+    np.testing.assert_array_equal(pilatus.proxy.accumulated_image, total)
+    window = pilatus.proxy.ReadAccumulatedImageWindow([5, 15, 0, 50])
+    np.testing.assert_array_equal(window.reshape(10, 50), total[5:15])
+    assert pilatus.proxy.scan_number == 7
+    assert pilatus.proxy.accumulated_frames == FRAMES
+    assert pilatus.proxy.preview.shape == SHAPE
+    path = output / "scan-0007_pilatus_pilatus.h5"
+    wait_for(lambda: complete(path))
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["entry/accumulated/sum"][()], total)
+        assert file["entry/ledger/reduced"][()] == FRAMES
+
+
+def test_the_real_recording_is_reduced_live_as_it_is_offline(
+    pilatus: Served, source: Replay, lab6: Path
+) -> None:
+    before = pilatus.ledger()
+    source.rate = 60.0
+    send(source, pilatus, f"recording:{lab6 / 'lab6-pilatus.cbors.gz'}", filename="")
+    source.rate = 1000.0
+    counts = pilatus.ledger()
+    assert counts["reduced"] == before["reduced"] + 30
+    assert counts["rejected"] == before["rejected"]
+    assert pilatus.proxy.accumulated_total == pytest.approx(1.55e6, rel=0.01)
+    assert pilatus.proxy.latency_from == "detector"
+    image = pilatus.proxy.accumulated_image
+    assert image.shape == (831, 1475)
+    assert image.sum() == pytest.approx(pilatus.proxy.accumulated_total)
+
+
+def test_another_shape_saves_the_sum_and_begins_a_new_one(
+    pilatus: Served,
+    source: Replay,
+    recording: str,
+    frames: NDArray[np.float32],
+    output: Path,
+    tmp_path: Path,
+) -> None:
+    send(source, pilatus, recording, filename="/there/first.h5")
+    resets = pilatus.proxy.accumulation_resets
+    saved = set(output.glob("accumulated_*.h5"))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.ones((3, 8, 9), np.float32)
+    send(source, pilatus, f"hdf5:{tmp_path / 'other.h5'}", filename="/there/second.h5")
+    assert pilatus.proxy.accumulated_image.shape == (8, 9)
+    assert pilatus.proxy.accumulated_frames == 3
+    assert pilatus.proxy.accumulation_resets == resets + 1
+    assert "begun anew" in pilatus.proxy.status()
+    wait_for(lambda: set(output.glob("accumulated_*.h5")) - saved)
+    [path] = set(output.glob("accumulated_*.h5")) - saved
+    wait_for(lambda: complete(path))
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["entry/accumulated/sum"][()], expected_sum(frames))
+
+
+def test_rois_and_geometry_are_set_while_it_runs(
+    pilatus: Served, source: Replay, recording: str
+) -> None:
+    proxy = pilatus.proxy
+    send(source, pilatus, recording, filename="")
+    proxy.AddRoi("spot=5,6,10,12")
+    for name, value in {
+        "photon_energy": 13.5,
+        "detector_distance": 0.131,
+        "beam_center_x": 25.0,
+        "beam_center_y": 20.0,
+    }.items():
+        setattr(proxy, name, value)
+    proxy.q_rings = [1.0, 2.0]
+    assert proxy.beam_center_x_enabled
+    wait_for(lambda: proxy.geometry_valid and list(proxy.roi_names) == ["spot"])
+    wait_for(lambda: proxy.roi_mean.shape == (1, FRAMES))
+    wait_for(lambda: np.isfinite(proxy.azimuthal_intensity).any())
+    assert "ROI far" in refusal(lambda: proxy.AddRoi("far=48,6,10,12"))
+    proxy.ClearGeometry()
+    assert not proxy.beam_center_x_enabled
+    wait_for(lambda: not proxy.geometry_valid)
+
+
+def test_the_ledger_of_every_fault_equals_the_simulators_truth(
+    start_device: StartDevice, recording: str, free_port: int
+) -> None:
+    url = f"stins+tcp://127.0.0.1:{free_port}"
+    simulator = start_device("DetectorSimulator", SourceUrl=recording, PublishUrl=url)
+    pilatus = start_device("PilatusAccumulator", SourceUrl=url)
+    simulator.proxy.rate = 300.0
+    simulator.proxy.series = len(FaultKind)
+    simulator.proxy.filename = ""
+    for kind in FaultKind:
+        simulator.proxy.InjectFault(f"{kind.value} 5 0.1")
+    assert simulator.proxy.pending_faults[0] == "drop 5"
+    pilatus.proxy.Start()
+    simulator.proxy.Start()
+    assert simulator.state == DevState.RUNNING
+
+    def done() -> bool:
+        counts = pilatus.ledger()
+        parts = ("reduced", "rejected", "dropped", "queued")
+        assert counts["received"] == sum(counts[part] for part in parts)
+        sent = simulator.state == DevState.STANDBY
+        return sent and counts["received"] == simulator.proxy.expected_received
+
+    wait_for(done)
+    wait_for(lambda: pilatus.ledger()["queued"] == 0)
+    counts = pilatus.ledger()
+    for name in ("received", "reduced", "rejected", "lost"):
+        assert counts[name] == getattr(simulator.proxy, f"expected_{name}"), name
+    assert (counts["rejected"], counts["lost"], counts["dropped"]) == (3, 1, 0)
+    for kind in ("dropped", "duplicated", "reordered", "truncated", "misshapen"):
+        assert simulator.proxy.read_attribute(f"{kind}_sent").value == 1
+    assert pilatus.proxy.accumulated_frames == counts["reduced"]
+    assert simulator.proxy.pending_faults == ()
+    assert "no fault" in refusal(lambda: simulator.proxy.InjectFault("explode 3"))
+
+
+@pytest.fixture
+def restarting() -> Iterator[list[Replay]]:
+    """Detectors to be closed at the end."""
+    detectors: list[Replay] = []
+    yield detectors
+    for one in detectors:
+        one.close()
+
+
+def test_a_detector_that_restarts_mid_series_is_taken_up_again(
+    start_device: StartDevice, recording: str, restarting: list[Replay], free_port: int
+) -> None:
+    url = f"stins+tcp://127.0.0.1:{free_port}"
+    pilatus = start_device("PilatusAccumulator", SourceUrl=url)
+    pilatus.proxy.Start()
+    first = Replay(url)
+    restarting.append(first)
+    first.rate = 100.0
+    first.start(recording, filename="")
+    pilatus.wait_until_reduced(5)
+    first.stop(end=False)
+    first.close()
+    before = first.sent.images
+    second = Replay(url)
+    restarting.append(second)
+    second.rate = 1000.0
+    second.start(recording, filename="")
+    wait_for(lambda: pilatus.ledger()["reduced"] == before + FRAMES)
+    assert pilatus.state == DevState.RUNNING
+    counts = pilatus.ledger()
+    assert (counts["rejected"], counts["lost"], counts["queued"]) == (0, 0, 0)
+
+
+def test_a_killed_device_leaves_readable_files_and_resumes_its_sum(
+    start_device: StartDevice,
+    detector: Replay,
+    recording: str,
+    frames: NDArray[np.float32],
+    tmp_path: Path,
+) -> None:
+    url, output = f"stins+{detector.address}", tmp_path / "process"
+    pilatus = start_device("PilatusAccumulator", SourceUrl=url, OutputRoot=str(output))
+    pilatus.proxy.AddRoi("spot=5,6,10,12")
+    pilatus.proxy.Start()
+    send(detector, pilatus, recording, filename="/there/whole.h5")
+    checkpoints = tmp_path / "state" / pilatus.name.replace("/", "_")
+    wait_for(lambda: list(checkpoints.glob("checkpoint_?.h5")))
+    detector.rate = 20.0
+    detector.start(recording, filename="/there/cut.h5")
+    pilatus.wait_until_reduced(FRAMES + 10)
+    pilatus.process.kill()
+    detector.stop(end=False)
+    assert detector.wait(10)
+
+    again = start_device("PilatusAccumulator", pilatus.name, SourceUrl=url, OutputRoot=str(output))
+    assert again.state == DevState.STANDBY
+    for name, least in (("whole", FRAMES), ("cut", 5)):
+        path = output / f"{name}_pilatus.h5"
+        wait_for(lambda path=path: complete(path))
+        with h5py.File(path) as file:
+            assert len(file["entry/rois/spot/time"]) >= least
+    assert again.proxy.accumulated_frames == FRAMES
+    np.testing.assert_array_equal(again.proxy.accumulated_image, expected_sum(frames))
+    again.proxy.Start()
+    detector.rate = 1000.0
+    detector.start(recording, filename="/there/next.h5")
+    again.wait_until_reduced(FRAMES)
+    assert again.proxy.accumulated_frames == 2 * FRAMES
+    np.testing.assert_array_equal(again.proxy.accumulated_image, 2 * expected_sum(frames))
+
+
+def test_events_of_an_image_are_a_source_for_the_next_device(
+    start_device: StartDevice, detector: Replay, recording: str
+) -> None:
+    first = start_device("PilatusAccumulator", SourceUrl=f"stins+{detector.address}")
+    first.proxy.accumulate = False
+    second = start_device("PilatusAccumulator", SourceUrl=f"{first.trl}/preview")
+    second.proxy.Start()
+    wait_for(lambda: "Tango events" in second.proxy.status())
+    first.proxy.Start()
+    detector.rate = 10.0
+    send(detector, first, recording, filename="")
+    second.wait_until_reduced(3)
+    assert second.proxy.image.shape == SHAPE
+    first.process.kill()
+    second.wait_for_state(DevState.UNKNOWN)
+    assert "source lost" in second.proxy.status()
+    second.proxy.Stop()
+    second.wait_for_state(DevState.STANDBY)
+
+
+def test_a_source_of_events_with_a_wrong_name_is_a_fault(start_device: StartDevice) -> None:
+    device = start_device("PilatusAccumulator", SourceUrl="tango://only/two")
+    device.proxy.Start()
+    device.wait_for_state(DevState.FAULT)
+    assert "not of the form tango://" in device.proxy.status()
+
+
+def test_republished_images_are_the_next_devices_frames(
+    start_device: StartDevice, detector: Replay, recording: str, free_port: int
+) -> None:
+    url = f"stins+tcp://127.0.0.1:{free_port}"
+    first = start_device(
+        "PilatusAccumulator", SourceUrl=f"stins+{detector.address}", RepublishUrl=url
+    )
+    second = start_device("PilatusAccumulator", SourceUrl=url)
+    second.proxy.Start()
+    first.proxy.Start()
+    detector.rate = 50.0
+    send(detector, first, recording, filename="")
+    second.wait_until_reduced(FRAMES)
+    np.testing.assert_array_equal(second.proxy.accumulated_image, first.proxy.accumulated_image)
+
+
+def test_the_mixed_server_carries_devices_of_all_classes(
+    start_device: StartDevice, recording: str
+) -> None:
+    simulator = start_device("DetectorSimulator", SourceUrl=recording, PublishUrl="nonsense")
+    assert simulator.state == DevState.FAULT
+    assert "nonsense" in simulator.proxy.status()
+    assert isinstance(simulator.proxy, tango.DeviceProxy)
