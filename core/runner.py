@@ -23,6 +23,7 @@ from .frame import BadFrame, Frame, Lost, Notice, Rejected, Series, SeriesEnd, S
 from .ledger import Ledger
 from .order import OrderedQueue, Ticket
 from .parameters import Parameters
+from .positions import Position
 from .receiver import Receiver
 from .results import Activity, Health, Results
 from .sinks.base import Sink
@@ -113,10 +114,9 @@ class Runner:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ronda-map")
         self._background = Background(self.stage, self.sinks, self.lock)
         self._reducer = threading.Thread(target=self._reduce_all, name="ronda-reduce", daemon=True)
-        openers = [("ronda-frames", source)] + (
-            [("ronda-positions", positions)] if positions else []
-        )
-        self._receivers = [Receiver(name, opener, self._accept) for name, opener in openers]
+        self._receivers = [Receiver("ronda-frames", source, self._accept)]
+        if positions:
+            self._receivers.append(Receiver("ronda-positions", positions, self._accept_position))
         self._activity = Activity.RUNNING
         for thread in (self._background.thread, self._reducer):
             thread.start()
@@ -283,6 +283,11 @@ class Runner:
                 self._notice = text
             case _:
                 self._token(partial(self.stage.position, event))
+
+    def _accept_position(self, event: Event) -> None:
+        """Take one event of the positions' source; frames that it holds besides are not ours."""
+        if isinstance(event, Position | Notice):
+            self._accept(event)
 
     def _admit(self, frame: Frame) -> None:
         self._count(self._tally, received=1)

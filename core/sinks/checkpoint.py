@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 
-from .seriesfile import ROOM, abandon, close, create_new
+from .reserved import ROOM, abandon, close, create_new
 from .tree import Tree, read_tree, write_tree
 from .wire import size
 

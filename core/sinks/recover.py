@@ -18,7 +18,8 @@ from typing import BinaryIO
 
 import h5py
 
-from .seriesfile import END_NOTE, END_TIME, ROOM, VERSION, abandon, close, complete, reserve
+from .reserved import ROOM, VERSION, abandon, close, reserve
+from .seriesfile import END_NOTE, END_TIME, complete
 from .tree import write_tree
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"

@@ -1,10 +1,10 @@
 """The file writer: a process of its own that writes what a device sends it.
 
 Started as `python -m ronda.core.sinks.scribe [STATE_DIRECTORY]`. It reads
-messages (`ronda.core.sinks.wire`) from its standard input and answers in lines of
-JSON on its standard output. It knows trees and tables, no stage. It is separate because HDF5
-can crash on a full disk, and because a device that is killed leaves its files
-in good hands: when the input ends, the writer completes every file and exits.
+messages (`ronda.core.sinks.wire`) from its standard input and answers in lines
+of JSON on its standard output. It knows trees and tables, no stage. It is
+separate because HDF5 can crash, and because a device that is killed leaves its
+files in good hands: when the input ends, the writer completes them and exits.
 
 | message    | entries                                                  |
 |------------|----------------------------------------------------------|
@@ -39,6 +39,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,18 +50,8 @@ import numpy as np
 from .checkpoint import write_checkpoint
 from .journal import Journal
 from .recover import recover
-from .seriesfile import (
-    END_NOTE,
-    END_TIME,
-    FRAMES,
-    ROOM,
-    SeriesFile,
-    State,
-    abandon,
-    any_abandoned,
-    close,
-    create_new,
-)
+from .reserved import ROOM, abandon, any_abandoned, close, create_new
+from .seriesfile import END_NOTE, END_TIME, FRAMES, SeriesFile, State
 from .tables import Table
 from .tree import write_tree
 from .wire import Message, receive, size
@@ -217,18 +208,18 @@ class Scribe:
         else:
             self._problem(str(run), _refusal(file.refused))
         if before is State.NEW and file.state not in (State.NEW, State.BROKEN):
-            self._note(run, file, begun=True)
+            self._note(file, begun=True)
             self._answer({"event": "begun", "run": run, "path": str(file.path)})
         if file.frames > frames:
             self._answer({"event": "written", "run": run, "rows": file.frames})
         if file.state is State.BROKEN:
             self._give_up(run)
         elif file.state is State.COMPLETE:
-            self._note(run, file, begun=False)
+            self._note(file, begun=False)
             self._answer({"event": "finished", "run": run, "path": str(file.path)})
             del self._files[run]
 
-    def _note(self, run: int, file: SeriesFile, begun: bool) -> None:
+    def _note(self, file: SeriesFile, begun: bool) -> None:
         """Keep the list of open files."""
         try:
             (self._journal.add if begun else self._journal.remove)(file.path)
@@ -308,9 +299,11 @@ def _sentence(what: str, error: Exception) -> str:
 
 def _read(stream: BinaryIO, messages: queue.Queue[Message | None]) -> None:
     """Pass messages on until the stream ends; runs in a thread."""
-    while (message := receive(stream)) is not None:
-        messages.put(message)
-    messages.put(None)
+    try:
+        while (message := receive(stream)) is not None:
+            messages.put(message)
+    finally:
+        messages.put(None)
 
 
 def main() -> None:
@@ -327,8 +320,12 @@ def main() -> None:
     messages: queue.Queue[Message | None] = queue.Queue(maxsize=4)
     threading.Thread(target=_read, args=(sys.stdin.buffer, messages), daemon=True).start()
     scribe = Scribe(answer, Path(sys.argv[1]) if len(sys.argv) > 1 else None)
-    scribe.recover_left_behind()
-    scribe.serve(messages)
+    try:
+        scribe.recover_left_behind()
+        scribe.serve(messages)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 if __name__ == "__main__":

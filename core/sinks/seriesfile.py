@@ -5,20 +5,17 @@ While the file is open it is in SWMR mode: readers that open it with
 flush. What SWMR does not allow (new objects, links, values of another form)
 waits until the series ends: the file is closed, opened alone, completed, closed.
 
-HDF5 does not survive a full disk: it loses pieces that it was given before,
-silently, or crashes [both measured]. Therefore room is reserved before it is
-asked to write, and where there is none everything waits. Should it fail
-nevertheless, it is not asked again: the file is given up as it is on the disk,
-readable up to the last good flush, and left to `ronda recover`.
+Everything is written into room that was reserved before (`ronda.core.sinks.reserved`);
+where there is none it waits. Should HDF5 fail nevertheless, it is not asked again:
+the file is given up as it is on the disk, readable up to the last good flush,
+and left to `ronda recover`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -30,15 +27,10 @@ from numpy.typing import NDArray
 
 from . import tree as trees
 from .inplace import modify
+from .reserved import ROOM, VERSION, abandon, close, create_new, give_back, reserve
 from .tables import Book, Table, fill_value
 from .wire import size
 
-ROOM = 1 << 20
-"""Bytes reserved beyond the values themselves, for HDF5's own."""
-END_OF_FILE = struct.Struct("<28xQ")
-"""Where the superblock says how long the file is (version 3, 8-byte addresses)."""
-VERSION = ("v110", "v110")
-"""Oldest and newest format allowed: what SWMR needs, and no newer."""
 FRAMES = "frames"
 """Name of the book whose rows are frames."""
 END_TIME, END_NOTE = "entry/end_time", "entry/end_note"
@@ -190,8 +182,7 @@ class SeriesFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._overwrite:
             self.path.unlink(missing_ok=True)
-        room = size(self._tree) + ROOM
-        file = create_new(self.path, room)
+        file = create_new(self.path, size(self._tree) + ROOM)
         try:
             self._lay_out(file)
             file.flush()
@@ -278,85 +269,12 @@ def complete(file: h5py.File, tree: trees.Tree) -> list[str]:
 
     Doing it twice gives the same as once.
     """
-    links = {k: v for k, v in tree.items() if k.endswith(">") and ("::" in v or v in file)}
-    refused = trees.write_tree(file, links)
+    first = {
+        key: value
+        for key, value in tree.items()
+        if key.endswith(f"/{trees.NAMES}") or (key.endswith(">") and value in file)
+    }
+    refused = trees.write_tree(file, first)
     removed = tuple(f"{path[1:]}/" for path in trees.name_slots(file))
-    rest = {k: v for k, v in tree.items() if k not in links and not k.startswith(removed)}
+    rest = {k: v for k, v in tree.items() if k not in first and not k.startswith(removed)}
     return refused + trees.write_tree(file, rest)
-
-
-def create_new(path: Path, room: int) -> h5py.File:
-    """Create a file under the first of its possible names that is free, with so much room.
-
-    Raises
-    ------
-    OSError
-        If there is none, no room, or the folder cannot be written to.
-    """
-    for candidate in alternatives(path):
-        try:
-            with candidate.open("xb") as probe:
-                os.posix_fallocate(probe.fileno(), 0, room)
-        except FileExistsError:
-            continue
-        except OSError:
-            candidate.unlink(missing_ok=True)
-            raise
-        candidate.unlink()
-        file = h5py.File(candidate, "x", libver=VERSION)
-        try:
-            with candidate.open("r+b") as handle:
-                os.posix_fallocate(handle.fileno(), 0, room)
-        except OSError:
-            abandon(file)
-            raise
-        return file
-    raise FileExistsError(errno.EEXIST, f"no free name for {path}")
-
-
-def reserve(handle: int, room: int) -> None:
-    """Make sure that a file can grow by so many bytes, until `give_back`.
-
-    Raises
-    ------
-    OSError
-        If it cannot, because of the disk or a quota.
-    """
-    (end,) = END_OF_FILE.unpack(os.pread(handle, END_OF_FILE.size, 0))
-    os.posix_fallocate(handle, end, room)
-
-
-def alternatives(path: Path) -> Iterator[Path]:
-    """Yield the names that a file may take: itself, then with `_2`, `_3`..."""
-    yield path
-    for number in range(2, 10_000):
-        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
-
-
-def give_back(handle: int) -> None:
-    """Give back the room that was reserved for a file and not used, after a flush."""
-    os.ftruncate(handle, *END_OF_FILE.unpack(os.pread(handle, END_OF_FILE.size, 0)))
-
-
-def close(file: h5py.File) -> None:
-    """Close a file that room was reserved for."""
-    path = Path(file.filename)
-    file.close()
-    with path.open("r+b") as handle:
-        give_back(handle.fileno())
-
-
-_abandoned: list[h5py.File] = []
-"""Files that HDF5 could not write; never closed, which would crash."""
-
-
-def abandon(file: h5py.File) -> None:
-    """Give the name and room of a half-made file back; its handle stays."""
-    _abandoned.append(file)
-    os.truncate(file.filename, 0)
-    Path(file.filename).unlink()
-
-
-def any_abandoned() -> bool:
-    """Tell whether there is a file that HDF5 must not close at exit."""
-    return bool(_abandoned)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ronda.core.frame import BadFrame, Encoded, Frame, Series, check_shape, new_run_id
 
-
 SIDE = st.integers(1, 16384)
 
 

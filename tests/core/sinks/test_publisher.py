@@ -14,6 +14,7 @@ from ronda.core.parameters import Parameters
 from ronda.core.sinks.publisher import HIGH_WATER, Publisher, PublishError
 from ronda.core.sources import open_source
 from ronda.core.stage import Settings
+from ronda.tests.waiting import wait_for
 
 IMAGE = np.arange(12, dtype=np.float32).reshape(3, 4)
 SETTINGS = Settings(0, Parameters())
@@ -53,15 +54,16 @@ def publish_series(publisher: Publisher, count: int) -> Series:
 
 
 def wait_for_reader(publisher: Publisher, reader: Any) -> None:
-    """Publish until somebody takes it."""
+    """Publish until somebody takes it, and has taken everything."""
     series = new_series()
 
     def taken() -> bool:
         publisher.image(Frame(series, 0, IMAGE), IMAGE)
         return bool(reader.of(Frame))
 
-    reader.until(taken)
+    wait_for(taken)
     publisher.finish(series, {})
+    wait_for(lambda: reader.of(SeriesEnd))
 
 
 @pytest.mark.parametrize("url", ["tcp-push", "tcp-pub", "ipc-push", "ipc-pub"])
@@ -76,10 +78,8 @@ def test_the_next_device_gets_something_else(
     reader = collect(open_source(reader_url(publisher)))
     wait_for_reader(publisher, reader)
     series = publish_series(publisher, 20)
-    reader.until(lambda: reader.events and isinstance(reader.events[-1], SeriesEnd))
-    reader.until(lambda: reader.of(SeriesStart)[-1].series.filename == series.filename)
+    wait_for(lambda: len(reader.of(SeriesEnd)) == 2)
     started = reader.of(SeriesStart)[-1].series
-    reader.until(lambda: [end for end in reader.of(SeriesEnd) if end.series is started])
     frames = [frame for frame in reader.of(Frame) if frame.series is started]
     assert [frame.frame_id for frame in frames] == list(range(20))
     np.testing.assert_array_equal(frames[7].data, IMAGE * 7)
@@ -108,7 +108,7 @@ def test_drops_show_neither_here_nor_at_the_reader(publish: Any, collect: Any) -
     sent, dropped = publisher.sent, publisher.dropped
     assert dropped >= dropped_before
     publish_series(publisher, 10)
-    reader.until(lambda: len(reader.of(Frame)) >= 11)
+    wait_for(lambda: len(reader.of(SeriesEnd)) == 2)
     assert (publisher.sent, publisher.dropped) == (sent + 12, dropped)
     assert not reader.of(Lost)
 
@@ -141,7 +141,7 @@ def test_a_series_without_end_runs_into_the_next(publish: Any, collect: Any) -> 
     publisher.image(Frame(second, 1, IMAGE), IMAGE)
     publisher.finish(second, {})
     publisher.finish(second, {})
-    reader.until(lambda: len(reader.of(SeriesEnd)) == 3)
+    wait_for(lambda: len(reader.of(SeriesEnd)) == 3)
     assert [frame.frame_id for frame in reader.of(Frame)][-3:] == [0, 0, 1]
     assert publisher.sent - sent == 3 + 2 * 2
 
@@ -153,7 +153,7 @@ def test_raw_bytes_are_decoded_on_the_way(publish: Any, collect: Any) -> None:
     payload = Encoded(b"x" * 13, (3, 4), np.dtype("u2"), "bslz4")
     frame = Frame(new_series(), 5, payload)
     publisher.image(frame, payload)
-    reader.until(lambda: reader.of(Frame)[-1].frame_id == 5)
+    wait_for(lambda: reader.of(Frame)[-1].frame_id == 5)
     assert reader.of(Frame)[-1].payload.codec == "bslz4"
 
 
@@ -168,7 +168,7 @@ def test_the_image_changes_after_it_was_sent(publish: Any, collect: Any) -> None
         buffer[:] = number
         publisher.image(Frame(series, number, buffer), buffer)
     buffer[:] = 0
-    reader.until(lambda: reader.of(Frame)[-1].frame_id == 19)
+    wait_for(lambda: reader.of(Frame)[-1].frame_id == 19)
     for frame in reader.of(Frame):
         if frame.shape == buffer.shape:
             assert np.all(frame.data == frame.frame_id)
