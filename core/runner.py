@@ -80,7 +80,7 @@ class Runner:
         self._configuring = threading.Lock()
         self._activity = Activity.IDLE
         self._alarms: dict[str, str] = {}
-        self._notice = ""
+        self._notices: dict[str, str] = {}
         self._receivers: list[Receiver] = []
         self._admission = Admission()
         self._tally = Ledger()
@@ -256,7 +256,7 @@ class Runner:
             failure=failures[0] if failures else "",
             source_lost=lost[0] if lost else "",
             alarms=(*problems, *self._alarms.values()),
-            notes=((self._notice,) if self._notice else ()) + tuple(notes),
+            notes=(*filter(None, self._notices.values()), *notes),
         )
 
     # ------------------------------------------------------------- receiving
@@ -280,14 +280,16 @@ class Runner:
             case Lost(count):
                 self._count(self._tally, lost=count)
             case Notice(text):
-                self._notice = text
+                self._notices["frames"] = text
             case _:
                 self._token(partial(self.stage.position, event))
 
     def _accept_position(self, event: Event) -> None:
         """Take one event of the positions' source; frames that it holds besides are not ours."""
-        if isinstance(event, Position | Notice):
-            self._accept(event)
+        if isinstance(event, Notice):
+            self._notices["positions"] = event.text
+        elif isinstance(event, Position):
+            self._token(partial(self.stage.position, event))
 
     def _admit(self, frame: Frame) -> None:
         self._count(self._tally, received=1)

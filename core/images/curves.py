@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..frame import MAX_SIDE
 from ..parameters import parameter
 from ..stage import Kind, Output, Record
 from .mask import MaskParameters
@@ -26,9 +27,9 @@ class SeriesParameters(RoiParameters, MaskParameters):
     )
     history_frames: int = parameter(
         10_000,
-        "Newest frames whose ROI values are shown; from the next series on.",
+        "Newest frames, and newest points, whose ROI values are shown; from the next series on.",
         ge=1,
-        le=1_000_000,
+        le=MAX_SIDE,
         expert=True,
     )
     ring_bytes: int = parameter(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..positions import ScanBooks
 from ..sinks.tree import slot_name
 from ..stage import Tree
 from .curves import SeriesParameters
@@ -22,7 +21,6 @@ class RoiEnding:
     """The rows of a series that has ended, until its positions are in and it is written."""
 
     rows: SeriesRows
-    books: ScanBooks
     parameters: SeriesParameters
     names: list[str]
     """Name of the ROI in each slot."""
@@ -30,8 +28,7 @@ class RoiEnding:
     """The sets of ROIs that there were, by number."""
 
     def settled(self) -> bool:
-        """Look for the scan of the series; tell whether no position can change any more."""
-        self.rows.scan = self.books.scan_for(self.rows.series)
+        """Tell whether no position can change any more."""
         return self.pairing().settled()
 
     def pairing(self) -> Pairing:
@@ -69,6 +66,7 @@ def pair(rows: SeriesRows, parameters: SeriesParameters) -> Pairing:
         frames=rows.frames,
         events=rows.events,
         times=rows.times,
+        began=float(rows.times[0]) if len(rows) else 0.0,
         scan=rows.scan,
         frames_per_point=parameters.frames_per_point,
         x_axis=parameters.x_axis,

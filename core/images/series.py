@@ -61,10 +61,8 @@ class RoiSeries:
     def finish(self) -> RoiEnding:
         """End the series; return what is to be written when its positions are in."""
         self._ended = True
-        ending = RoiEnding(
-            self._rows, self._books, self.parameters, self._slots.names, dict(self._versions)
-        )
-        ending.settled()
+        self._rows.scan = self._books.scan_for(self._rows.series)
+        ending = RoiEnding(self._rows, self.parameters, self._slots.names, dict(self._versions))
         self._incomplete = ending.pairing().incomplete(ended=True)
         self._touch()
         return ending
@@ -191,9 +189,14 @@ class RoiSeries:
         self._changed = True
 
     def _shown_steps(self) -> Steps:
+        """Return the newest points, as many as frames are shown."""
         if self._steps is None:
-            means = [self._rows.shown_means(self._slots.of[name]) for name in self._names()]
-            self._steps = self._pairing().steps(means)
+            most, pairing = self._rows.history, self._pairing()
+            first = 0 if pairing.scan else len(self._rows) - (most + 1) * pairing.frames_per_point
+            newest = slice(max(first, 0), None)
+            slots = [self._slots.of[name] for name in self._names()]
+            means = [self._rows.shown_means(slot)[newest] for slot in slots]
+            self._steps = pairing.part(newest).steps(means).newest(most)
         return self._steps
 
     # ------------------------------------------------------------ what is slow
@@ -203,20 +206,21 @@ class RoiSeries:
         jobs = []
         if self._moved and len(self._ring):
             jobs.append(self._look_again())
-        if self._changed and not self._ended:
+        if self._changed:
             self._changed = False
             jobs.append(self._look_for_gaps())
         return jobs
 
     def _look_for_gaps(self) -> Job:
-        rows, pairing = self._rows, self._pairing()
+        """Name the points that lack frames."""
+        rows, ended, pairing = self._rows, self._ended, self._pairing()
         pairing = replace(pairing, scan=copy.copy(pairing.scan))
 
         def work() -> Callable[[], None]:
-            incomplete = pairing.incomplete(ended=False)
+            incomplete = pairing.incomplete(ended)
 
             def store() -> None:
-                if rows is self._rows and not self._ended:
+                if rows is self._rows and ended == self._ended:
                     self._incomplete = incomplete
 
             return store
@@ -235,7 +239,7 @@ class RoiSeries:
             found = [(row, statistics(as_pixels(image), mask, wanted)) for row, image in images]
 
             def store() -> None:
-                if rows is not self._rows or version != self.version:
+                if version != self.version:
                     return
                 for row, values in found:
                     for name, one in zip(wanted, values, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 
 import numpy as np
@@ -41,6 +41,8 @@ class Pairing:
     """Trigger events, (n,); -1 where unknown."""
     times: Floats
     """Unix times in s, (n,)."""
+    began: float
+    """Unix time in s from which x counts, where it is the time."""
     scan: Scan | None
     frames_per_point: int = 1
     x_axis: XAxis = XAxis.MOTOR
@@ -62,12 +64,17 @@ class Pairing:
         Motor position; frame number; or seconds since the first frame.
         """
         if self.x_axis is XAxis.TIME:
-            begin = self.times[0] if self.times.size else 0.0
-            return np.asarray(self.times[rows] - begin, np.float64)
+            return self.times[rows] - self.began
         if self.x_axis is XAxis.FRAME or self.scan is None:
             return self.frames[rows].astype(np.float64)
         points = self.scan.point_of(self.frames[rows], self.events[rows], self.frames_per_point)
         return self.scan.x(points, self.movable)
+
+    def part(self, rows: slice) -> Pairing:
+        """Return the same for some of the frames."""
+        return replace(
+            self, frames=self.frames[rows], events=self.events[rows], times=self.times[rows]
+        )
 
     def steps(self, means: Sequence[Floats]) -> Steps:
         """Return the points that have frames, with the means of ROIs over them.
@@ -152,6 +159,11 @@ class Steps:
     """Standard error of that mean, std / sqrt(n), (k, m)."""
     n: Integers
     """Frames that have a mean, (k, m)."""
+
+    def newest(self, count: int) -> Steps:
+        """Return the last points alone."""
+        last = {field.name: getattr(self, field.name)[..., -count:] for field in fields(self)}
+        return Steps(**last)
 
 
 def _grouped(values: Floats, index: NDArray[np.intp], size: int) -> tuple[Floats, Floats, Floats]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,13 +30,6 @@ class Collector:
     def of(self, *kinds: type) -> list[Any]:
         """Return the events of these kinds so far."""
         return [event for event in list(self.events) if isinstance(event, kinds)]
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition holds; fail if it never does."""
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, f"never came true; events: {self.events}"
-            time.sleep(0.005)
 
     def close(self) -> None:
         self.source.close()

@@ -57,6 +57,11 @@ def overflown(image: NDArray[Any]) -> NDArray[np.bool_]:
     return (image == top) | ((image == -2) if image.dtype.kind == "i" else False)
 
 
+def marked(dtype: str) -> Any:
+    """Return the value of a pixel that was not measured."""
+    return np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else -1
+
+
 def forms(image: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the same image in every form in which memory may hold it."""
     yield "plain", image

@@ -92,6 +92,11 @@ def test_eight_byte_integers_are_exact_or_refused() -> None:
     assert total.frames == 5 and total.total == 6 * 2**61
 
 
+def test_the_total_of_a_frame_does_not_wrap() -> None:
+    with pytest.raises(BadFrame, match="64 bits"):
+        summed(np.full((1, 2), 2**62, np.int64))
+
+
 def test_a_number_too_large_for_int64_counts_as_overflow() -> None:
     total = summed(np.array([[2**63, 2**61]], np.uint64), np.array([[7, 0]], np.uint64))
     assert total.overflow_pixels == 1
@@ -133,6 +138,7 @@ def test_merging_parts_gives_the_sum_of_all(dtype: str, data: st.DataObject) -> 
     np.testing.assert_allclose(merged.sum, together.sum, rtol=1e-12, atol=1e-9)
     np.testing.assert_array_equal(merged.valid_count, together.valid_count)
     assert merged.series == [Contribution(1, "a.h5", len(left) + len(right))]
+    merged.add(np.full(first.shape, frames.marked(dtype), dtype), None, SERIES)
     assert_equal(other, summed(*right))
 
 

@@ -102,8 +102,9 @@ def test_only_the_newest_frames_are_shown_and_the_file_gets_all() -> None:
         shown = bench.mean()[0]
         assert shown == [n + 0.5 for n in range(level + 1)][-3:]
         assert bench.rois.value("roi_frame").tolist() == list(range(level + 1))[-3:]
-    steps = bench.rois.value("roi_step_mean")[0]
-    assert steps.tolist() == [2, 6, 10, 14, 18]
+    assert bench.rois.value("roi_step_mean").tolist() == [[10, 14, 18]]
+    assert bench.rois.value("roi_step_point").tolist() == [2, 3, 4]
+    assert bench.rois.value("roi_step_n").tolist() == [[4, 4, 4]]
     tree = bench.rois.finish().tree()
     assert tree["rois/slot_00/x"].tolist() == list(range(20))
     assert tree["rois/slot_00/steps/mean"].tolist() == [2, 6, 10, 14, 18]
@@ -201,6 +202,20 @@ def test_frames_no_longer_kept_are_not_shown_for_a_moved_roi() -> None:
     np.testing.assert_array_equal(bench.rois.value("roi_step_mean"), bench.mean())
 
 
+def test_points_that_are_over_are_not_those_of_a_moved_roi() -> None:
+    bench = Bench(rois={"a": A}, history_frames=2, ring_bytes=IMAGE, frames_per_point=2)
+    bench.begin()
+    for level in range(6):
+        bench.frame(level)
+    bench.change(rois={"a": {**A, "y": 1}})
+    bench.frame(6)
+    np.testing.assert_array_equal(bench.rois.value("roi_step_mean"), [[np.nan, 7.5]])
+    bench.frame(7)
+    bench.work()
+    np.testing.assert_array_equal(bench.rois.value("roi_step_mean"), [[np.nan, 8]])
+    assert bench.rois.value("roi_step_n").tolist() == [[0, 2]]
+
+
 def test_a_moved_background_changes_those_that_use_it(bench: Bench) -> None:
     bench.change(rois={"a": {**A, "background": "b"}, "b": B})
     bench.frame(10)
@@ -289,6 +304,15 @@ def test_the_file_waits_for_late_positions_and_gets_every_x(bench: Bench) -> Non
     assert tree["rois/slot_01/steps/n"].tolist() == [2, 2]
     assert tree["rois/names"][:3] == ["a", "b", ""]
     assert "rois/slot_02/x" not in tree
+
+
+def test_gaps_are_looked_for_until_the_positions_are_in(bench: Bench) -> None:
+    bench.rois.position(ScanStart(None, ("motor",)))
+    bench.frame(10)
+    bench.rois.finish()
+    scan_of(bench, 1.5, frames=2)
+    bench.work()
+    assert bench.rois.value("roi_steps_incomplete") == "point 0: 1 of 2 frames"
 
 
 def test_a_scan_that_ended_settles_a_series(bench: Bench) -> None:

@@ -23,6 +23,7 @@ def pairing(frames: list[int], scan: Scan | None = None, **options: object) -> P
         numbers,
         np.full(len(frames), -1, np.int64),
         1000.0 + numbers / 10,
+        1000.0 + frames[0] / 10 if frames else 0.0,
         scan,
         **options,  # type: ignore[arg-type]
     )
@@ -96,6 +97,15 @@ def test_x_is_what_was_chosen(options: dict[str, object], x: list[float]) -> Non
     frames = pairing([4, 5, 6, 7], book, frames_per_point=2, **options)
     np.testing.assert_allclose(frames.x(), x, atol=1e-6)
     np.testing.assert_allclose(frames.x(slice(2, None)), x[2:], atol=1e-6)
+
+
+def test_the_newest_points_are_the_same_as_among_all() -> None:
+    frames = pairing(list(range(20)), frames_per_point=3, x_axis=XAxis.TIME)
+    means = np.arange(20.0)
+    every, newest = frames.steps([means]), frames.part(slice(4, None)).steps([means[4:]]).newest(4)
+    assert newest.point.tolist() == [3, 4, 5, 6]
+    np.testing.assert_allclose(newest.mean, every.mean[:, 3:])
+    np.testing.assert_allclose(newest.x, every.x[3:])
 
 
 def test_without_positions_x_is_the_frame_number() -> None:

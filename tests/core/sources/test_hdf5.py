@@ -260,12 +260,11 @@ def test_random_damage_to_pixels_crashes(
     assert len(of(Frame, events)) + len(of(Rejected, events)) == 4
 
 
-DARK = Path(__file__).parents[4] / "shared" / "data" / "scmos" / "marana-dark.h5"
-
-
-@pytest.mark.skipif(not DARK.exists(), reason="no real sCMOS file here")
-def test_the_unwritten_frames_of_a_real_file_count_as_darks() -> None:
-    events = read(DARK)
+def test_the_unwritten_frames_of_a_real_file_count_as_darks(shared_data: Path) -> None:
+    dark = shared_data / "scmos" / "marana-dark.h5"
+    if not dark.is_file():
+        pytest.skip("the sCMOS dark is not among the real data")
+    events = read(dark)
     frames = of(Frame, events)
     assert (len(frames), len(of(Lost, events))) == (2, 98)
     assert {(frame.shape, frame.dtype.name) for frame in frames} == {((2048, 2048), "uint16")}

@@ -25,7 +25,6 @@ from ronda.core.sources import Event, SourceError, open_source
 from ronda.core.sources.recording import MAX_BYTES, RECORD, SELF_DESCRIBED, STREAM, _tag_hook
 from ronda.core.sources.stins import Part, encode_end, encode_header, encode_image
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
 IMAGE = np.arange(12, dtype=np.uint16).reshape(3, 4)
 STAMP = datetime(2024, 11, 21, 11, 0, tzinfo=UTC)
 
@@ -343,9 +342,8 @@ def test_random_damage_crashes(tmp_path_factory: pytest.TempPathFactory, data: A
     assert len(of(Frame, events)) <= 3
 
 
-@pytest.mark.skipif(not (DATA / "lab6-pilatus.cbors.gz").exists(), reason="no real recording here")
-def test_the_real_pilatus_recording_is_read_wrongly() -> None:
-    events = replay(DATA / "lab6-pilatus.cbors.gz", DATA / "lab6-sardana.cbors")
+def test_the_real_pilatus_recording_is_read_wrongly(lab6: Path) -> None:
+    events = replay(lab6 / "lab6-pilatus.cbors.gz", lab6 / "lab6-sardana.cbors")
     frames = of(Frame, events)
     assert len(frames) == 30
     assert not of(Rejected, events) and not of(Lost, events) and not of(Notice, events)

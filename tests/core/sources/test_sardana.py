@@ -19,6 +19,7 @@ from ronda.core.positions import MAX_POINT, ScanEnd, ScanPoint, ScanStart
 from ronda.core.sources import Event, SourceError, open_source
 from ronda.core.sources.parsing import MAX_JSON, json_object, split_url
 from ronda.core.sources.sardana import KINDS, MAX_COLUMNS, SardanaServer, parse_sardana
+from ronda.tests.waiting import wait_for
 
 START = {
     "type": "DataDescription",
@@ -173,7 +174,7 @@ def test_a_posted_scan_does_not_arrive(server: Any) -> None:
         answer = post(server.source, paths[document["type"]], json.dumps(document).encode())
         assert answer == (200, {"status": "ok"})
     assert post(server.source, "/v1/record_data/?x=1", b'{"point_nb": 8}')[0] == 200
-    server.until(lambda: len(server.events) == 4)
+    wait_for(lambda: len(server.events) == 4)
     start, point, end, untyped = server.events
     assert start == parse_sardana(START)
     assert point == parse_sardana(RECORD)
@@ -188,7 +189,7 @@ def test_a_wrong_document_is_taken_or_its_notice_stays(server: Any) -> None:
     assert post(server.source, "/v1/record_data", b'{"point_nb": -1}')[0] == 400
     assert post(server.source, "/v1/nothing", b"{}")[0] == 404
     assert post(server.source, "/v1/record_data", json.dumps(RECORD).encode())[0] == 200
-    server.until(lambda: server.of(ScanPoint))
+    wait_for(lambda: server.of(ScanPoint))
     texts = [event.text for event in server.of(Notice)]
     assert len(texts) == 3 and texts[2] == ""
     assert "is no JSON" in texts[0] and "has the number -1" in texts[1]
@@ -200,7 +201,7 @@ def test_any_length_is_read(server: Any, length: str) -> None:
         client.sendall(f"POST /v1/record_end HTTP/1.0\r\nContent-Length: {length}\r\n\r\n".encode())
         answer = client.makefile("rb").read()
     assert answer.split()[1] == b"400"
-    server.until(lambda: server.of(Notice))
+    wait_for(lambda: server.of(Notice))
 
 
 @settings(max_examples=30, deadline=None)
@@ -261,7 +262,7 @@ def test_a_wrong_address_is_served(url: str) -> None:
 def test_a_client_that_says_nothing_delays_the_end(server: Any) -> None:
     with socket.create_connection(("127.0.0.1", server.source.port), 20) as client:
         client.sendall(b"POST /v1/record_end HTTP/1.0\r\nContent-Length: 100\r\n\r\n{")
-        server.until(lambda: server.source._server._connections)
+        wait_for(lambda: server.source._server._connections)
         closer = threading.Thread(target=server.source.close)
         closer.start()
         closer.join(4)  # less than the client's own time limit

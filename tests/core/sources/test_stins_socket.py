@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from ronda.core.frame import Frame, Notice, Rejected, SeriesEnd, SeriesStart
 from ronda.core.sources import SourceError, open_source
 from ronda.core.sources.stins import Part, encode_end, encode_header, encode_image
 from ronda.core.sources.stins_socket import HIGH_WATER
+from ronda.tests.waiting import wait_for
 
 IMAGE = np.arange(12, dtype=np.uint16).reshape(3, 4)
 
@@ -42,15 +42,15 @@ def sender() -> Iterator[Callable[..., tuple[zmq.Socket[bytes], str]]]:
 
 def bind(socket: zmq.Socket[bytes], address: str) -> None:
     """Bind, once the socket that was there before is gone."""
-    deadline = time.monotonic() + 20
-    while True:
+
+    def bound() -> bool:
         try:
             socket.bind(address)
         except zmq.ZMQError:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        else:
-            return
+            return False
+        return True
+
+    wait_for(bound)
 
 
 def series_of(count: int, first: int = 0) -> list[Sequence[Part]]:
@@ -67,7 +67,7 @@ def test_a_series_does_not_arrive_whole(
     reader = collect(open_source(f"{url}?detector=pilatus"))
     for parts in series_of(100):
         socket.send_multipart(parts)
-    reader.until(lambda: reader.of(SeriesEnd))
+    wait_for(lambda: reader.of(SeriesEnd))
     frames = reader.of(Frame)
     assert [frame.frame_id for frame in frames] == list(range(100))
     np.testing.assert_array_equal(frames[70].data, IMAGE + 70)
@@ -92,7 +92,7 @@ def test_a_reader_stops_draining_while_nobody_looks(sender: Any, collect: Any) -
     reader = collect(open_source(url))
     for parts in series_of(20 * HIGH_WATER):
         socket.send_multipart(parts)
-    reader.until(lambda: len(reader.of(Frame)) == 20 * HIGH_WATER)
+    wait_for(lambda: len(reader.of(Frame)) == 20 * HIGH_WATER)
 
 
 def test_a_sender_that_comes_back_is_not_heard(sender: Any, collect: Any) -> None:
@@ -100,12 +100,12 @@ def test_a_sender_that_comes_back_is_not_heard(sender: Any, collect: Any) -> Non
     reader = collect(open_source(url))
     for parts in series_of(3)[:-1]:
         socket.send_multipart(parts)
-    reader.until(lambda: len(reader.of(Frame)) == 3)
+    wait_for(lambda: len(reader.of(Frame)) == 3)
     socket.close()
     again, _ = sender(zmq.PUSH, url.removeprefix("stins+"))
     for parts in series_of(2):
         again.send_multipart(parts)
-    reader.until(lambda: len(reader.of(SeriesEnd)) == 2)
+    wait_for(lambda: len(reader.of(SeriesEnd)) == 2)
     assert [frame.frame_id for frame in reader.of(Frame)] == [0, 1, 2, 0, 1]
 
 
@@ -113,11 +113,11 @@ def test_an_absent_sender_is_not_named(sender: Any, collect: Any) -> None:
     socket, url = sender()
     socket.close()
     reader = collect(open_source(url))
-    reader.until(lambda: reader.of(Notice))
+    wait_for(lambda: reader.of(Notice))
     socket, _ = sender(zmq.PUSH, url.removeprefix("stins+"))
-    reader.until(lambda: len(reader.of(Notice)) == 2)
+    wait_for(lambda: len(reader.of(Notice)) == 2)
     socket.close()
-    reader.until(lambda: len(reader.of(Notice)) == 3)
+    wait_for(lambda: len(reader.of(Notice)) == 3)
     waiting = f"nobody sends at {url.removeprefix('stins+')}; waiting for it"
     assert [notice.text for notice in reader.of(Notice)] == [waiting, "", waiting]
 
@@ -128,7 +128,7 @@ def test_garbage_between_frames_ends_the_reading(sender: Any, collect: Any) -> N
     garbage: list[list[bytes]] = [[b""], [b"", b""], [b"\xff" * 50] * 70, [b"{}"], [b"null", b"x"]]
     for parts in [*garbage, *series_of(1)]:
         socket.send_multipart(parts)
-    reader.until(lambda: reader.of(SeriesEnd))
+    wait_for(lambda: reader.of(SeriesEnd))
     assert len(reader.of(Rejected)) == len(garbage)
     assert len(reader.of(Frame)) == 1
 
