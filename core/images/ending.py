@@ -57,6 +57,8 @@ class RoiEnding:
         for row, slot in enumerate(slots):
             group = f"rois/{slot_name(slot)}"
             tree |= {f"{group}/x": x, **_steps_tree(f"{group}/steps", steps, row)}
+            for table in (group, f"{group}/steps"):
+                tree[f"{table}/x@long_name"] = pairing.x_name
         return tree
 
 

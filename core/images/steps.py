@@ -58,6 +58,15 @@ class Pairing:
             return self.frames // self.frames_per_point
         return self.scan.point_of(self.frames, self.events, self.frames_per_point)
 
+    @property
+    def x_name(self) -> str:
+        """What x is: the movable's name, `frame number`, or `time since the first frame (s)`."""
+        if self.x_axis is XAxis.TIME:
+            return "time since the first frame (s)"
+        if self.x_axis is XAxis.FRAME or self.scan is None:
+            return "frame number"
+        return self.movable or next(iter(self.scan.movables), "")
+
     def x(self, rows: slice = slice(None)) -> Floats:
         """Return x of each frame in some rows; NaN where it is not known (yet).
 

@@ -136,3 +136,8 @@ def test_every_parameter_is_there(written: h5py.File) -> None:
     group: Any = written["entry/process/parameters"]
     assert set(group) == set(PilatusParameters.model_fields)
     assert group["detector_distance"].attrs["units"] == "m"
+
+
+def test_the_axis_is_named_after_the_motor(written: h5py.File) -> None:
+    for place in ("entry/rois/peak/x", "entry/rois/peak/steps/x"):
+        assert written[place].attrs["long_name"] == "motor"
