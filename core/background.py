@@ -59,6 +59,10 @@ class Background:
         self._open = (series, tally)
         self._dirty = True
 
+    def changed(self) -> None:
+        """Note that there is a state to be kept though no frame was reduced."""
+        self._dirty = True
+
     def finish(self, series: Series, closing: Closing, tally: Ledger) -> None:
         """Have a series' file closed as soon as nothing more can change."""
         self._open = None

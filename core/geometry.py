@@ -140,15 +140,9 @@ class Geometry:
             pixel_size=self.pixel_size,
         )
 
-    def to_poni(self, shape: tuple[int, int]) -> str:
-        """Return the text of a PONI file for frames of `shape` (rows, columns)."""
+    def to_poni(self, shape: tuple[int, int] | None) -> str:
+        """Return the text of a PONI file for frames of `shape` (rows, columns; None: unknown)."""
         return format_poni(self.poni(), shape)
-
-    def write_poni(self, path: Path, shape: tuple[int, int]) -> None:
-        """Write a PONI file so that a crash leaves the old or the new one, never half."""
-        draft = path.with_name(path.name + ".new")
-        draft.write_text(self.to_poni(shape), encoding="utf-8")
-        draft.replace(path)
 
     def two_theta_at(self, rows: ArrayLike, columns: ArrayLike) -> Floats:
         """Return the scattering angle in deg at points in px, broadcast together."""

@@ -141,10 +141,15 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def save_yaml(parameters: Parameters, path: Path) -> None:
-    """Write a parameter file so that a crash leaves the old or the new one, never half."""
+    """Write a parameter file, whole or not at all."""
+    text = yaml.safe_dump(parameters.to_json(), sort_keys=False, allow_unicode=True)
+    save_text(text, path)
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a small file so that a crash leaves the old or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
-    text = yaml.safe_dump(parameters.to_json(), sort_keys=False, allow_unicode=True)
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 

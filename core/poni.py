@@ -72,12 +72,20 @@ def read_poni(source: str | Path) -> Poni:
         raise ValueError(f"{name} {error}") from None
 
 
-def format_poni(poni: Poni, shape: tuple[int, int]) -> str:
-    """Return the text of a PONI file of version 2.1 for frames of `shape` (rows, columns)."""
+def format_poni(poni: Poni, shape: tuple[int, int] | None) -> str:
+    """Return the text of a PONI file of version 2.1.
+
+    Parameters
+    ----------
+    poni
+        The geometry.
+    shape
+        (rows, columns) of the frames; None: not known.
+    """
     detector = {
         "pixel1": poni.pixel_size,
         "pixel2": poni.pixel_size,
-        "max_shape": [int(side) for side in shape],
+        "max_shape": None if shape is None else [int(side) for side in shape],
         "orientation": AS_STORED,
     }
     lines = [

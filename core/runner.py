@@ -222,7 +222,16 @@ class Runner:
         if command.changes:
             self.configure(command.changes(self._settings.parameters, argument))
         else:
-            self._token(partial(self.stage.handle, name, argument))
+            self._token(partial(self._handle, name, argument))
+
+    def _handle(self, name: str, argument: Any) -> None:
+        """Have the stage carry out a command, and keep what it changed for a restart."""
+        self.stage.handle(name, argument)
+        if self._activity is not Activity.IDLE:
+            self._background.changed()
+        elif (state := self.stage.state()) is not None:
+            for sink in self.sinks:
+                sink.checkpoint(state)
 
     def reset(self) -> None:
         """Forget alarms and failures; touches no data."""

@@ -224,6 +224,13 @@ class Stage(ABC, Generic[P, Partial]):
         """Return the values of `Record.SERIES` outputs and whatever else the open file needs."""
         return {}
 
+    def kept_texts(self, parameters: P) -> Mapping[str, str]:
+        """Return texts that a device keeps as files beside its parameters, by file name.
+
+        An empty text stands for a file that is not to be there.
+        """
+        return {}
+
     def state(self) -> Tree | None:
         """Return what must survive a restart, or None if there is nothing."""
         return None

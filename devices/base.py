@@ -195,7 +195,9 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
     def _keep_parameters(self) -> None:
         """Keep the parameters for the next start; what was taken stays taken if that fails."""
         if self._folder:
-            self._problems["parameters"] = self._folder.save(self.runner.settings.parameters)
+            parameters = self.runner.settings.parameters
+            texts = self.runner.stage.kept_texts(parameters)
+            self._problems["parameters"] = self._folder.save(parameters, texts)
         self._remember()
         self.show_written()
 

@@ -6,12 +6,13 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 import platformdirs
 
-from ..core.parameters import ParameterError, Parameters, load_yaml, save_yaml
+from ..core.parameters import ParameterError, Parameters, load_yaml, save_text, save_yaml
 
 
 class FolderError(OSError):
@@ -91,10 +92,18 @@ class StateFolder:
                 f"they are in {aside}"
             )
 
-    def save(self, parameters: Parameters) -> str:
-        """Keep the parameters; return a sentence why they could not be kept, or nothing."""
+    def save(self, parameters: Parameters, texts: Mapping[str, str]) -> str:
+        """Keep the parameters; return a sentence why they could not be kept, or nothing.
+
+        `texts` are kept beside them, by file name; an empty one is taken away.
+        """
         try:
             save_yaml(parameters, self.parameters_file)
+            for name, text in texts.items():
+                if text:
+                    save_text(text, self.path / name)
+                else:
+                    (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             return f"parameters cannot be kept for the next start: {error}"
         return ""

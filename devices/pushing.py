@@ -17,6 +17,8 @@ import numpy as np
 import tango
 from tango.utils import PyTangoThread
 
+from .notify import feed_watchdog
+
 log = logging.getLogger(__name__)
 
 PERIOD = 0.02
@@ -75,6 +77,7 @@ class Pusher:
                     self._push(device.push_slow)
             if begin >= slow:
                 slow = begin + SLOW_PERIOD
+                feed_watchdog()
             time.sleep(max(0.0, begin + PERIOD - time.monotonic()))
 
     def _push(self, push: Any) -> None:
@@ -92,14 +95,9 @@ pusher = Pusher()
 
 
 def same(old: Any, new: Any) -> bool:
-    """Tell whether two scalars or texts are the same; NaN is the same as NaN."""
-    if isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new):
-        return True
+    """Tell whether two values are the same; NaN is the same as NaN."""
+    if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
+        return np.array_equal(old, new, equal_nan=new.dtype.kind == "f")
+    if isinstance(old, float) and isinstance(new, float) and math.isnan(old):
+        return math.isnan(new)
     return bool(old == new)
-
-
-def same_array(old: Any, new: Any) -> bool:
-    """Tell whether two arrays, or lists of numbers or texts, are the same."""
-    if not (isinstance(old, np.ndarray) and isinstance(new, np.ndarray)):
-        return bool(old == new)
-    return np.array_equal(old, new, equal_nan=new.dtype.kind == "f")

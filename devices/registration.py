@@ -101,7 +101,9 @@ def _devices(
         for device, content in _members(devices, None, path):
             if not DEVICE_NAME.fullmatch(device):
                 raise ConfigError(f"{path}: {device!r:.60} is not of the form domain/family/member")
-            entries = _members(content, "properties", path) if "properties" in content else ()
+            entries = _members(content or {"properties": {}}, "properties", path)
+            if set(content) - {"properties"}:
+                raise ConfigError(f"{path}: {device} has more than properties: use json2tango")
             properties = {name: _texts(name, entry, values, path) for name, entry in entries}
             yield device, (class_name, properties)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import sys
 
 import tango
 import tango.server
+
+from . import notify
 
 
 def pilatus_accumulator() -> None:
@@ -51,7 +51,7 @@ def serve(name: str, *classes: type[tango.server.Device]) -> None:
     try:
         refuse_second(name, sys.argv[1:])
         tango.server.run(
-            classes, [name, *sys.argv[1:]], post_init_callback=notify_ready, raises=True
+            classes, [name, *sys.argv[1:]], post_init_callback=notify.ready, raises=True
         )
     except tango.DevFailed as error:
         sys.exit(f"{name}: {error.args[0].desc}")
@@ -78,14 +78,3 @@ def refuse_second(name: str, arguments: list[str]) -> None:
             f"{name}/{instance} is running already (process {entry.pid} on "
             f"{proxy.info().server_host}): stop it before starting it again"
         )
-
-
-def notify_ready() -> None:
-    """Tell systemd, where it wants to know, that the devices answer."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):  # an abstract socket
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.sendto(b"READY=1", address)

@@ -11,7 +11,7 @@ from tango import DevState, GreenMode
 from tango.server import Device, DeviceMeta
 
 from .condition import INITIALISING
-from .pushing import pusher, same, same_array
+from .pushing import pusher, same
 from .served import Events, Served
 
 
@@ -100,47 +100,51 @@ class ServingDevice(Device, metaclass=ServingMeta):
         """Push the scalars that changed."""
         snapshot = self.snapshot(())
         for one in self.served.values():
-            if one.events is Events.SCALAR:
-                self._push(one.name, one.value(snapshot))
+            if one.events is Events.SCALAR and (heard := self._heard(one.name)):
+                value = one.value(snapshot)
+                if self._changed(one.name, value):
+                    self._push(one.name, heard, value)
 
     def push_slow(self) -> None:
-        """Push State, Status, and the arrays that somebody listens to."""
+        """Push State, Status and arrays that changed; arrays only while somebody listens."""
         self.refresh()
         condition = self.condition
         # Tango pushes State and Status as they are set
         self.set_state(condition.state)
         self.set_status(condition.status)
-        self._push("State", condition.state)
-        self._push("Status", condition.status)
-        attributes = self.get_device_attr()
-        heard = [
-            one
-            for one in self.served.values()
-            if one.events is Events.ARRAY
-            and attributes.get_attr_by_name(one.name).change_event_subscribed()
-        ]
-        if heard:
-            snapshot = self.snapshot([one.output for one in heard if one.output])
-            for one in heard:
-                self._push_array(one.name, one.value(snapshot))
-
-    def _push_array(self, name: str, value: Any) -> None:
-        """Push an array if it changed."""
-        if name in self._pushed and same_array(self._pushed[name], value):
+        for name, value in (("State", condition.state), ("Status", condition.status)):
+            if self._changed(name, value):
+                self._push(name, self._heard(name))
+        arrays = [one for one in self.served.values() if one.events is Events.ARRAY]
+        heard = [one for one in arrays if self._heard(one.name)]
+        if not heard:
             return
-        self._pushed[name] = value
-        # an empty array of numbers kills a listener that is a server itself (cppTango 10.3.3)
-        if not isinstance(value, np.ndarray) or value.size:
-            self.push_change_event(name, value)
+        snapshot = self.snapshot([one.output for one in heard if one.output])
+        for one in heard:
+            value = one.value(snapshot)
+            # an empty array of numbers kills a listener that is a server itself (cppTango 10.3.3)
+            empty = isinstance(value, np.ndarray) and not value.size
+            if self._changed(one.name, value) and not empty:
+                self.push_change_event(one.name, value)
 
-    def _push(self, name: str, value: Any) -> None:
-        """Push a scalar if it changed, to those who listen."""
-        if name in self._pushed and same(self._pushed[name], value):
-            return
-        self._pushed[name] = value
+    def _heard(self, name: str) -> list[Any]:
+        """Return how an attribute is pushed to those who listen: as change, for archives."""
         attribute = self.get_device_attr().get_attr_by_name(name)
-        pushed = () if name in ("State", "Status") else (value,)
+        pushes = []
         if attribute.change_event_subscribed():
-            self.push_change_event(name, *pushed)
+            pushes.append(self.push_change_event)
         if attribute.archive_event_subscribed():
-            self.push_archive_event(name, *pushed)
+            pushes.append(self.push_archive_event)
+        return pushes
+
+    def _changed(self, name: str, value: Any) -> bool:
+        """Tell whether a value differs from the last one pushed, and remember it."""
+        if name in self._pushed and same(self._pushed[name], value):
+            return False
+        self._pushed[name] = value
+        return True
+
+    @staticmethod
+    def _push(name: str, pushes: list[Any], *value: Any) -> None:
+        for push in pushes:
+            push(name, *value)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return as soon as a condition holds; fail the test if it does not in this time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -41,6 +41,8 @@ class ChainParameters(
 
 
 P = TypeVar("P", bound=ChainParameters)
+PONI_FILE = "geometry.poni"
+"""Name of the file in which a device keeps its geometry for other programs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -304,8 +306,8 @@ class ImageChain(Stage[P, ChainPartial]):
         return make_preview(total, unmarked(total.dtype), never_valid, binning)
 
     def _poni(self) -> str:
-        geometry, shape = self._parameters.geometry, self._shape()
-        return geometry.to_poni(shape) if geometry and shape else ""
+        geometry = self._parameters.geometry
+        return geometry.to_poni(self._shape()) if geometry else ""
 
     # ------------------------------------------------------------- what is slow
 
@@ -348,6 +350,11 @@ class ImageChain(Stage[P, ChainPartial]):
             **self._rois.tree(),
             **self._other_tree(),
         }
+
+    def kept_texts(self, parameters: P) -> Mapping[str, str]:
+        """Return the PONI of a geometry that was set by values, not by a PONI file."""
+        geometry = None if parameters.poni_file else parameters.geometry
+        return {PONI_FILE: geometry.to_poni(self._shape()) if geometry else ""}
 
     def state(self) -> Tree | None:
         """Return the accumulated sum."""

@@ -102,6 +102,9 @@ class SumStage(Stage[SumParameters, float]):
         assert command == "Clear"
         self.total = 0.0
 
+    def state(self) -> Mapping[str, Any]:
+        return {"total": self.total}
+
     def value(self, name: str) -> Any:
         return self.total if name == "total" else np.array(self.order)
 
@@ -114,6 +117,7 @@ class MemorySink(Sink):
         self.adopted: list[tuple[int, int]] = []
         self.rows: list[tuple[int, int]] = []
         self.finished: dict[int, Mapping[str, Any]] = {}
+        self.states: list[Mapping[str, Any]] = []
 
     def begin(self, series: Series, frame: Frame, settings: Settings) -> None:
         self.begun.append(series.run_id)
@@ -126,6 +130,9 @@ class MemorySink(Sink):
 
     def finish(self, series: Series, tree: Mapping[str, Any]) -> None:
         self.finished[series.run_id] = tree
+
+    def checkpoint(self, tree: Mapping[str, Any]) -> None:
+        self.states.append(tree)
 
 
 def frames(series: Series, numbers: Sequence[int], value: float = 1, side: int = 2) -> list[Frame]:
@@ -263,6 +270,18 @@ def test_a_command_stands_at_its_place_in_the_order_of_frames() -> None:
     assert runner.results.values["total"] == 0
     with pytest.raises(ValueError, match="no command 'Explode'"):
         runner.command("Explode")
+
+
+def test_what_was_cleared_does_not_come_back_after_a_restart() -> None:
+    series, sink = a_series(), MemorySink()
+    runner = run(SeriesStart(series), *frames(series, [0]), sinks=[sink])
+    assert sink.states[-1] == {"total": 4}
+    runner.command("Clear")
+    assert sink.states[-1] == {"total": 0}
+    runner.start(lambda: ListSource(lambda: runner.command("Clear")))
+    before = len(sink.states)
+    runner.wait()
+    assert sink.states[before:] == [{"total": 0}]
 
 
 def hold() -> None:

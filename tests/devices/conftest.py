@@ -31,7 +31,7 @@ class Served:
     trl: str
     """Its name with that of its database."""
     proxy: tango.DeviceProxy
-    process: Process
+    process: Any
 
     @property
     def name(self) -> str:
@@ -50,6 +50,12 @@ class Served:
     def wait_until_reduced(self, frames: int) -> None:
         """Wait until so many frames are in its results."""
         wait_for(lambda: self.proxy.frames_reduced >= frames)
+
+    def set_up(self, **properties: str) -> None:
+        """Give it these properties, and begin anew with them."""
+        self.proxy.put_property({name: [value] for name, value in properties.items()})
+        self.proxy.Init()
+        wait_for(lambda: self.state != DevState.INIT)
 
     def ledger(self) -> dict[str, int]:
         """Return its counts of frames, of one moment."""
@@ -74,7 +80,7 @@ class Servers:
         self._started: list[Served] = []
 
     def start(self, class_name: str, name: str = "", **properties: str) -> Served:
-        """Start a device and wait until it is ready.
+        """Start a device in a server of its own, and wait until it is ready.
 
         `start("GalleryDevice", SourceUrl=...)` starts one of the tests' devices
         or of Ronda's; the same `name` again starts it anew.
@@ -96,6 +102,7 @@ class Servers:
         def answers() -> bool:
             try:
                 device.proxy = tango.DeviceProxy(device.trl)
+                device.proxy.set_timeout_millis(30_000)  # the machine may be busy
                 return bool(device.proxy.state() != DevState.INIT)
             except tango.DevFailed:
                 return False

@@ -16,6 +16,7 @@ from ronda.devices.declaration import served_by
 from ronda.tests.devices.conftest import Served, StartDevice, refusal
 from ronda.tests.devices.gallery import GalleryStage
 from ronda.tests.waiting import wait_for
+from tango import DevState
 
 COMMON = [
     "run_id",
@@ -150,12 +151,12 @@ def test_an_optional_number_is_a_flag_and_the_number(proxy: tango.DeviceProxy) -
 
 
 def test_a_bad_write_is_refused_in_one_sentence_and_nothing_changes(
-    start_device: StartDevice, tmp_path: Path
+    gallery: Served, proxy: tango.DeviceProxy
 ) -> None:
-    gallery = start_device("GalleryDevice")
-    proxy = gallery.proxy
+    proxy.gain = 1.0
     proxy.boxes = '{"a": {}}'
-    [kept] = (tmp_path / "state").glob("*/parameters.yaml")
+    [folder] = proxy.get_property("StateDirectory")["StateDirectory"]
+    kept = Path(folder) / gallery.name.replace("/", "_") / "parameters.yaml"
     before = kept.read_text()
     refused = {
         "gain": (2000.0, "above the maximum"),
@@ -170,7 +171,7 @@ def test_a_bad_write_is_refused_in_one_sentence_and_nothing_changes(
     assert (proxy.gain, proxy.boxes) == (1.0, '{"a": {"x": 0, "y": 0}}')
     assert proxy.read_attribute("gain").w_value == 1.0
     assert kept.read_text() == before
-    assert gallery.state == tango.DevState.STANDBY
+    assert gallery.state == DevState.STANDBY
 
 
 def test_commands_are_the_stages_own_with_their_arguments(proxy: tango.DeviceProxy) -> None:
@@ -183,9 +184,9 @@ def test_commands_are_the_stages_own_with_their_arguments(proxy: tango.DevicePro
 
 
 def test_a_window_of_an_image_is_its_pixels_and_nothing_else(
-    start_device: StartDevice, detector: Replay, frames_file: Path
+    gallery: Served, detector: Replay, frames_file: Path
 ) -> None:
-    gallery = start_device("GalleryDevice", SourceUrl=f"stins+{detector.address}")
+    gallery.set_up(SourceUrl=f"stins+{detector.address}")
     assert gallery.proxy.image.shape == (0, 0)
     detector.start(f"hdf5:{frames_file}")
     gallery.proxy.Start()
@@ -198,7 +199,9 @@ def test_a_window_of_an_image_is_its_pixels_and_nothing_else(
         assert "row" in refusal(lambda wrong=wrong: gallery.proxy.ReadImageWindow(wrong))
 
 
-def test_parameters_are_kept_and_restored(start_device: StartDevice, tmp_path: Path) -> None:
+def test_parameters_are_kept_whatever_ends_the_process_and_refused_ones_are_kept_aside(
+    start_device: StartDevice, tmp_path: Path
+) -> None:
     gallery = start_device("GalleryDevice")
     gallery.proxy.gain = 12.5
     gallery.proxy.flip = 1
@@ -210,26 +213,16 @@ def test_parameters_are_kept_and_restored(start_device: StartDevice, tmp_path: P
     assert (again.proxy.gain, again.proxy.flip) == (12.5, 1)
     assert "box" in again.proxy.boxes
     assert again.proxy.read_attribute("gain").w_value == 12.5
-    again.proxy.Init()
-    assert again.proxy.gain == 12.5
 
-
-def test_kept_parameters_that_are_refused_are_told_and_kept_aside(
-    start_device: StartDevice, tmp_path: Path
-) -> None:
-    gallery = start_device("GalleryDevice")
-    gallery.proxy.gain = 3
-    gallery.process.stop()
-    [kept] = (tmp_path / "state").glob("*/parameters.yaml")
     kept.write_text("gain: [unfinished")
-    again = start_device("GalleryDevice", gallery.name)
-    assert again.state == tango.DevState.ALARM
+    again.set_up(SourceUrl="")
+    assert again.state == DevState.ALARM
     assert "defaults are in use" in again.proxy.status()
     assert again.proxy.gain == 1.0
     [aside] = kept.parent.glob("parameters.refused-*.yaml")
     assert aside.read_text() == "gain: [unfinished"
     again.proxy.Reset()
-    assert again.state == tango.DevState.STANDBY
+    assert again.state == DevState.STANDBY
 
 
 class Clash(Parameters):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-import tango
 from numpy.typing import NDArray
+from ronda.core.geometry import Geometry
 from ronda.core.sources.replay import FaultKind, Replay
-from ronda.tests.devices.conftest import Served, StartDevice
-from ronda.tests.devices.test_declaration import refusal
+from ronda.devices.database import LOOPBACK, EmbeddedDatabase, System, free_port
+from ronda.devices.registration import Server
+from ronda.tests.devices.conftest import Served, StartDevice, refusal
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
@@ -58,8 +58,12 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shared(start_shared: StartDevice, source: Replay, output: Path) -> Served:
     """A device that reads that detector."""
-    url = f"stins+{source.address}"
-    return start_shared("PilatusAccumulator", SourceUrl=url, OutputRoot=str(output))
+    return start_shared(
+        "PilatusAccumulator",
+        SourceUrl=f"stins+{source.address}",
+        RepublishUrl=f"stins+tcp://{LOOPBACK}:{free_port()}",
+        OutputRoot=str(output),
+    )
 
 
 @pytest.fixture
@@ -77,9 +81,10 @@ def expected_sum(frames: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.where(frames < 0, 0, frames).sum(axis=0, dtype=np.float64)
 
 
-def send(detector: Replay, device: Served, url: str, **options: Any) -> None:
+def send(detector: Replay, device: Served, url: str, filename: str, rate: float = 1000.0) -> None:
     """Send a source and wait until everything that arrived is done."""
-    detector.start(url, **options)
+    detector.rate = rate
+    detector.start(url, filename=filename)
     assert detector.wait(30), detector.problem
     truth = detector.sent.expected
     wait_for(lambda: device.ledger()["received"] == truth.received)
@@ -90,7 +95,7 @@ def complete(path: Path) -> bool:
     """Tell whether a file is closed: plain readers can open it."""
     try:
         with h5py.File(path) as file:
-            return "entry/end_time" in file
+            return "entry/program_name" in file
     except OSError:
         return False
 
@@ -117,9 +122,8 @@ def test_the_real_recording_is_reduced_live_as_it_is_offline(
     pilatus: Served, source: Replay, lab6: Path
 ) -> None:
     before = pilatus.ledger()
-    source.rate = 60.0
-    send(source, pilatus, f"recording:{lab6 / 'lab6-pilatus.cbors.gz'}", filename="")
-    source.rate = 1000.0
+    url = f"recording:{lab6 / 'lab6-pilatus.cbors.gz'}"
+    send(source, pilatus, url, filename="", rate=60.0)
     counts = pilatus.ledger()
     assert counts["reduced"] == before["reduced"] + 30
     assert counts["rejected"] == before["rejected"]
@@ -147,7 +151,7 @@ def test_another_shape_saves_the_sum_and_begins_a_new_one(
     assert pilatus.proxy.accumulated_image.shape == (8, 9)
     assert pilatus.proxy.accumulated_frames == 3
     assert pilatus.proxy.accumulation_resets == resets + 1
-    assert "begun anew" in pilatus.proxy.status()
+    wait_for(lambda: "begun anew" in pilatus.proxy.status())
     wait_for(lambda: set(output.glob("accumulated_*.h5")) - saved)
     [path] = set(output.glob("accumulated_*.h5")) - saved
     wait_for(lambda: complete(path))
@@ -173,24 +177,49 @@ def test_rois_and_geometry_are_set_while_it_runs(
     wait_for(lambda: proxy.geometry_valid and list(proxy.roi_names) == ["spot"])
     wait_for(lambda: proxy.roi_mean.shape == (1, FRAMES))
     wait_for(lambda: np.isfinite(proxy.azimuthal_intensity).any())
+    state = Path(proxy.get_property("StateDirectory")["StateDirectory"][0])
+    poni = state / pilatus.name.replace("/", "_") / "geometry.poni"
+    assert Geometry.from_poni(poni, SHAPE).photon_energy == pytest.approx(13.5)
     assert "ROI far" in refusal(lambda: proxy.AddRoi("far=48,6,10,12"))
     proxy.ClearGeometry()
     assert not proxy.beam_center_x_enabled
+    assert not poni.exists()
     wait_for(lambda: not proxy.geometry_valid)
 
 
 def test_the_ledger_of_every_fault_equals_the_simulators_truth(
-    start_device: StartDevice, recording: str, free_port: int
+    database: EmbeddedDatabase, recording: str, tmp_path: Path
 ) -> None:
-    url = f"stins+tcp://127.0.0.1:{free_port}"
-    simulator = start_device("DetectorSimulator", SourceUrl=recording, PublishUrl=url)
-    pilatus = start_device("PilatusAccumulator", SourceUrl=url)
+    url = f"stins+tcp://{LOOPBACK}:{free_port()}"
+    devices = {
+        "test/mixed/detector": (
+            "DetectorSimulator",
+            {"SourceUrl": [recording], "PublishUrl": [url]},
+        ),
+        "test/mixed/pilatus": (
+            "PilatusAccumulator",
+            {"SourceUrl": [url], "StateDirectory": [str(tmp_path)]},
+        ),
+    }
+    mixed = System([Server("Ronda", "test", devices)], tmp_path, database.tango_host)
+    try:
+        simulator, pilatus = (
+            Served(f"tango://{mixed.tango_host}/{name}", mixed.proxy(name), None)
+            for name in mixed.devices
+        )
+        pilatus.wait_for_state(DevState.STANDBY)
+        compare_ledgers(simulator, pilatus)
+    finally:
+        mixed.stop()
+
+
+def compare_ledgers(simulator: Served, pilatus: Served) -> None:
+    """Have every fault strike once, and compare what was sent with what was counted."""
     simulator.proxy.rate = 300.0
-    simulator.proxy.series = len(FaultKind)
     simulator.proxy.filename = ""
-    for kind in FaultKind:
-        simulator.proxy.InjectFault(f"{kind.value} 5 0.1")
-    assert simulator.proxy.pending_faults[0] == "drop 5"
+    for number, kind in enumerate(FaultKind, start=1):
+        simulator.proxy.InjectFault(f"{kind.value} {3 * number} 0.1")
+    assert simulator.proxy.pending_faults[0] == "drop 3"
     pilatus.proxy.Start()
     simulator.proxy.Start()
     assert simulator.state == DevState.RUNNING
@@ -286,53 +315,12 @@ def test_a_killed_device_leaves_readable_files_and_resumes_its_sum(
     np.testing.assert_array_equal(again.proxy.accumulated_image, 2 * expected_sum(frames))
 
 
-def test_events_of_an_image_are_a_source_for_the_next_device(
-    start_device: StartDevice, detector: Replay, recording: str
-) -> None:
-    first = start_device("PilatusAccumulator", SourceUrl=f"stins+{detector.address}")
-    first.proxy.accumulate = False
-    second = start_device("PilatusAccumulator", SourceUrl=f"{first.trl}/preview")
-    second.proxy.Start()
-    wait_for(lambda: "Tango events" in second.proxy.status())
-    first.proxy.Start()
-    detector.rate = 10.0
-    send(detector, first, recording, filename="")
-    second.wait_until_reduced(3)
-    assert second.proxy.image.shape == SHAPE
-    first.process.kill()
-    second.wait_for_state(DevState.UNKNOWN)
-    assert "source lost" in second.proxy.status()
-    second.proxy.Stop()
-    second.wait_for_state(DevState.STANDBY)
-
-
-def test_a_source_of_events_with_a_wrong_name_is_a_fault(start_device: StartDevice) -> None:
-    device = start_device("PilatusAccumulator", SourceUrl="tango://only/two")
-    device.proxy.Start()
-    device.wait_for_state(DevState.FAULT)
-    assert "not of the form tango://" in device.proxy.status()
-
-
 def test_republished_images_are_the_next_devices_frames(
-    start_device: StartDevice, detector: Replay, recording: str, free_port: int
+    pilatus: Served, source: Replay, start_device: StartDevice, recording: str
 ) -> None:
-    url = f"stins+tcp://127.0.0.1:{free_port}"
-    first = start_device(
-        "PilatusAccumulator", SourceUrl=f"stins+{detector.address}", RepublishUrl=url
-    )
+    [url] = pilatus.proxy.get_property("RepublishUrl")["RepublishUrl"]
     second = start_device("PilatusAccumulator", SourceUrl=url)
     second.proxy.Start()
-    first.proxy.Start()
-    detector.rate = 50.0
-    send(detector, first, recording, filename="")
+    send(source, pilatus, recording, filename="", rate=50.0)
     second.wait_until_reduced(FRAMES)
-    np.testing.assert_array_equal(second.proxy.accumulated_image, first.proxy.accumulated_image)
-
-
-def test_the_mixed_server_carries_devices_of_all_classes(
-    start_device: StartDevice, recording: str
-) -> None:
-    simulator = start_device("DetectorSimulator", SourceUrl=recording, PublishUrl="nonsense")
-    assert simulator.state == DevState.FAULT
-    assert "nonsense" in simulator.proxy.status()
-    assert isinstance(simulator.proxy, tango.DeviceProxy)
+    np.testing.assert_array_equal(second.proxy.accumulated_image, pilatus.proxy.accumulated_image)

@@ -27,16 +27,17 @@ def busy(start_shared: StartDevice, endless_detector: Replay) -> Served:
 
 
 @pytest.fixture(scope="module")
-def idle(start_shared: StartDevice) -> Served:
-    """A device that is set up by a test and then runs Init."""
+def shared(start_shared: StartDevice) -> Served:
+    """A device for all tests."""
     return start_shared("GalleryDevice")
 
 
-def set_up(device: Served, **properties: str) -> None:
-    """Give a device these properties, and begin anew with them."""
-    device.proxy.put_property({name: [value] for name, value in properties.items()})
-    device.proxy.Init()
-    wait_for(lambda: device.state != DevState.INIT)
+@pytest.fixture
+def idle(shared: Served) -> Served:
+    """The same, with fast reduction; a test sets it up."""
+    shared.proxy.delay = 0.0
+    shared.proxy.gain = 1.0
+    return shared
 
 
 def test_values_read_together_belong_to_one_frame(busy: Served) -> None:
@@ -87,7 +88,7 @@ def test_five_clients_at_100_hertz_lose_no_frame(busy: Served, endless_detector:
 
 
 def test_state_is_running_before_start_returns(idle: Served, free_port: int) -> None:
-    set_up(idle, SourceUrl=f"stins+tcp://127.0.0.1:{free_port}")
+    idle.set_up(SourceUrl=f"stins+tcp://127.0.0.1:{free_port}")
     for _ in range(10):
         idle.proxy.Start()
         assert idle.state == DevState.RUNNING
@@ -97,23 +98,21 @@ def test_state_is_running_before_start_returns(idle: Served, free_port: int) -> 
 
 
 def test_a_file_that_is_at_its_end_stops_the_device(
-    start_device: StartDevice, frames_file: Path, tmp_path: Path
+    idle: Served, frames_file: Path, tmp_path: Path
 ) -> None:
-    gallery = start_device(
-        "GalleryDevice", SourceUrl=f"hdf5:{frames_file}", OutputRoot=str(tmp_path)
-    )
-    gallery.proxy.Start()
-    gallery.wait_for_state(DevState.STANDBY)
-    assert gallery.proxy.total == 30 * sum(range(1, 21))
+    idle.set_up(SourceUrl=f"hdf5:{frames_file}", OutputRoot=str(tmp_path))
+    idle.proxy.Start()
+    idle.wait_for_state(DevState.STANDBY)
+    assert idle.proxy.total == 30 * sum(range(1, 21))
     wait_for(lambda: list(tmp_path.glob("frames_gallery.h5")))
-    gallery.process.stop()
+    idle.set_up(SourceUrl="")  # closes the file
     with h5py.File(tmp_path / "frames_gallery.h5") as file:
         assert file["entry/ledger/reduced"][()] == 20
 
 
 def test_a_source_that_cannot_be_read_is_a_fault_until_reset(idle: Served, tmp_path: Path) -> None:
     gallery, missing = idle, tmp_path / "missing.h5"
-    set_up(gallery, SourceUrl=f"hdf5:{missing}")
+    gallery.set_up(SourceUrl=f"hdf5:{missing}")
     gallery.proxy.Start()
     gallery.wait_for_state(DevState.FAULT)
     assert f"there is no file {missing}" in gallery.proxy.status()
@@ -127,6 +126,14 @@ def test_a_source_that_cannot_be_read_is_a_fault_until_reset(idle: Served, tmp_p
     gallery.proxy.Start()
     gallery.wait_until_reduced(3)
     gallery.wait_for_state(DevState.STANDBY)
+
+
+def test_a_source_of_events_with_a_wrong_name_is_a_fault(idle: Served) -> None:
+    idle.set_up(SourceUrl="tango://only/two")
+    idle.proxy.Start()
+    idle.wait_for_state(DevState.FAULT)
+    assert "not of the form tango://" in idle.proxy.status()
+    idle.proxy.Reset()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +151,7 @@ def test_a_wrong_property_is_a_fault_that_names_it(
 ) -> None:
     gallery = idle
     before = gallery.proxy.get_property(list(properties))
-    set_up(gallery, SourceUrl="hdf5:x", **properties)
+    gallery.set_up(SourceUrl="hdf5:x", **properties)
     assert gallery.state == DevState.FAULT
     assert said in gallery.proxy.status()
     assert said in refusal(gallery.proxy.Start)
@@ -155,7 +162,7 @@ def test_a_wrong_property_is_a_fault_that_names_it(
 
 
 def test_a_start_without_a_source_says_what_to_set(idle: Served) -> None:
-    set_up(idle, SourceUrl="")
+    idle.set_up(SourceUrl="")
     assert "SourceUrl is not set" in refusal(idle.proxy.Start)
     assert "set SourceUrl" in idle.proxy.status()
     assert idle.state == DevState.STANDBY
@@ -165,7 +172,7 @@ def test_a_rejected_frame_is_an_alarm_and_the_next_one_works(
     idle: Served, detector: Replay, frames_file: Path
 ) -> None:
     gallery = idle
-    set_up(gallery, SourceUrl=f"stins+{detector.address}")
+    gallery.set_up(SourceUrl=f"stins+{detector.address}")
     detector.inject(Fault(FaultKind.TRUNCATE, 3))
     detector.start(f"hdf5:{frames_file}")
     gallery.proxy.Start()
@@ -186,7 +193,7 @@ def test_stop_reduces_what_has_arrived_and_abort_drops_it_counted(
     idle: Served, detector: Replay, frames_file: Path
 ) -> None:
     gallery = idle
-    set_up(gallery, SourceUrl=f"stins+{detector.address}", Workers="1")
+    gallery.set_up(SourceUrl=f"stins+{detector.address}", Workers="1")
     gallery.proxy.delay = 0.02
     for drain in (True, False):
         before = gallery.ledger()
@@ -209,7 +216,7 @@ def test_abort_cuts_a_draining_stop_short(
     idle: Served, detector: Replay, frames_file: Path
 ) -> None:
     gallery = idle
-    set_up(gallery, SourceUrl=f"stins+{detector.address}", Workers="1")
+    gallery.set_up(SourceUrl=f"stins+{detector.address}", Workers="1")
     gallery.proxy.delay = 0.2
     detector.start(f"hdf5:{frames_file}", series=2)
     gallery.proxy.Start()
@@ -228,7 +235,7 @@ def test_no_call_waits_for_a_slow_reduction(
     idle: Served, detector: Replay, frames_file: Path
 ) -> None:
     gallery = idle
-    set_up(gallery, SourceUrl=f"stins+{detector.address}", Workers="1")
+    gallery.set_up(SourceUrl=f"stins+{detector.address}", Workers="1")
     gallery.proxy.set_timeout_millis(1500)
     gallery.proxy.delay = 2.0
     detector.start(f"hdf5:{frames_file}")
@@ -259,15 +266,17 @@ def test_two_hundred_starts_and_stops_leak_no_thread_and_no_file(
 
     before = cycle(10)
     after = cycle(200)
-    assert after[0] <= before[0]
-    assert after[1] <= before[1]
+    # a leak would be one a cycle; omniORB's own threads come and go
+    assert after[0] - before[0] < 20
+    assert after[1] - before[1] < 20
     gallery.process.kill()  # its file writer is not waited for: it has two hundred files to close
 
 
 def test_init_twice_leaves_one_device_that_works(
-    start_device: StartDevice, detector: Replay, frames_file: Path
+    idle: Served, detector: Replay, frames_file: Path
 ) -> None:
-    gallery = start_device("GalleryDevice", SourceUrl=f"stins+{detector.address}")
+    gallery = idle
+    gallery.set_up(SourceUrl=f"stins+{detector.address}")
     detector.start(f"hdf5:{frames_file}", series=0, filename="")
     gallery.proxy.Start()
     gallery.wait_until_reduced(100)
@@ -277,6 +286,7 @@ def test_init_twice_leaves_one_device_that_works(
     assert gallery.ledger()["received"] == 0
     gallery.proxy.Start()
     gallery.wait_until_reduced(100)
+    gallery.proxy.Abort()
 
 
 def test_a_second_instance_is_refused_with_a_sentence(
@@ -294,20 +304,7 @@ def test_a_second_instance_is_refused_with_a_sentence(
     StateFolder(str(tmp_path / "state"), first.name).close()
 
 
-def test_sigterm_while_frames_flow_and_events_are_heard_ends_cleanly(
-    start_device: StartDevice, detector: Replay, frames_file: Path
-) -> None:
-    gallery = start_device("GalleryDevice", SourceUrl=f"stins+{detector.address}")
-    detector.start(f"hdf5:{frames_file}", series=0, filename="")
-    gallery.proxy.Start()
-    for name in ("newest", "preview", "frames_reduced", "State"):
-        event = tango.EventType.CHANGE_EVENT
-        gallery.proxy.subscribe_event(name, event, lambda data: None)
-    gallery.wait_until_reduced(100)
-    assert gallery.process.stop() == 0
-
-
-def test_events_follow_what_is_read(
+def test_events_follow_what_is_read_and_sigterm_ends_them_cleanly(
     start_device: StartDevice, detector: Replay, frames_file: Path
 ) -> None:
     gallery = start_device("GalleryDevice", SourceUrl=f"stins+{detector.address}")
@@ -340,7 +337,13 @@ def test_events_follow_what_is_read(
     assert last("boxes") == gallery.proxy.boxes
     gallery.proxy.Stop()
     wait_for(lambda: last("state") == DevState.STANDBY)
-    for subscription in subscribed:
-        gallery.proxy.unsubscribe_event(subscription)
     with pytest.raises(tango.DevFailed):
         gallery.proxy.subscribe_event("image", change, take)
+    # SIGTERM while frames flow and events are pushed
+    gallery.proxy.Start()
+    detector.rate = 1000.0
+    detector.start(f"hdf5:{frames_file}", series=0, filename="")
+    gallery.wait_until_reduced(200)
+    assert gallery.process.stop() == 0
+    for subscription in subscribed:
+        gallery.proxy.unsubscribe_event(subscription)

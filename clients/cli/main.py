@@ -1,0 +1,262 @@
+"""The command `ronda`: what it offers, and what becomes of errors.
+
+Commands import what they need when they run, so that `ronda --help` and shell
+completion stay quick.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ... import __version__
+from . import completion
+
+app = typer.Typer(
+    name="ronda",
+    help="Live reduction of X-ray detector frames, as Tango devices and offline.",
+    epilog="Start with: ronda stages; ronda describe pilatus; ronda demo",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+StageName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STAGE",
+        help="Name of the stage, from [bold]ronda stages[/bold].",
+        autocompletion=completion.stages,
+    ),
+]
+ReducedFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A file that Ronda wrote.",
+        show_default=False,
+        exists=True,
+        dir_okay=False,
+    ),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line; return the exit status.
+
+    What a user can mend ends with one sentence on stderr and status 2, Ctrl-C with 130.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        # Whoever ends us (a batch system, systemd) wants what Ctrl-C does: files closed in order.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = app(args=given or ["--help"], prog_name="ronda", standalone_mode=False)
+    except typer.TyperException as error:
+        return _complain(error.format_message())
+    except typer.Abort:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except (OSError, ValueError) as error:
+        return _complain(str(error))
+    return status if isinstance(status, int) else 0
+
+
+def _complain(sentence: str) -> int:
+    typer.echo(f"ronda: {' '.join(sentence.split())}", err=True)
+    return 2
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ronda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ronda(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Live reduction of X-ray detector frames, as Tango devices and offline."""
+
+
+@app.command(epilog="Example: ronda stages")
+def stages() -> None:
+    """List the stages: what can be done to frames."""
+    from .describe import list_stages
+
+    list_stages()
+
+
+@app.command(epilog="Example: ronda describe pilatus --yaml > pilatus.yaml")
+def describe(
+    stage: StageName,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="As a parameter file with the defaults.")
+    ] = False,
+) -> None:
+    """Tell what a stage takes and what comes out of it."""
+    from .describe import describe_stage
+
+    if json and yaml:
+        raise typer.BadParameter("give --json or --yaml, not both")
+    describe_stage(stage, "json" if json else "yaml" if yaml else "tables")
+
+
+@app.command(
+    epilog="Example: ronda run pilatus --source recording:scan.cbors.gz "
+    "--positions recording:sardana.cbors --output scan.h5 --param photon_energy=13.5"
+)
+def run(
+    stage: StageName,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Where frames come from: [bold]recording:FILE[/bold], "
+            "[bold]hdf5:FILE::/path[/bold], [bold]images:GLOB[/bold], "
+            "[bold]stins+tcp://HOST:PORT[/bold]...",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="The NeXus file to write.", show_default=False, dir_okay=False)
+    ],
+    positions: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where motor positions come from.", show_default=False),
+    ] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.yaml", help="Parameters from a file.", show_default=False),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="One parameter, as often as wanted; stronger than the file's.",
+            autocompletion=completion.assignments,
+            show_default=False,
+        ),
+    ] = None,
+    roi: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=X,Y,W,H",
+            help="A region of interest, as often as wanted; "
+            "[bold];background=OTHER[/bold] names the one that is its background.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Frames that are worked on at the same time.")
+    ] = 2,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+) -> None:
+    """Reduce frames to a file with the very code that the Tango device runs.
+
+    Ctrl-C ends it early; the file then holds what was done.
+    """
+    from .offline import Job, run_stage
+
+    job = Job(
+        stage,
+        source,
+        output,
+        positions,
+        params,
+        tuple(param or ()),
+        tuple(roi or ()),
+        workers,
+        force,
+    )
+    raise typer.Exit(run_stage(job))
+
+
+@app.command(epilog="Example: ronda view scan.h5 --png scan.png")
+def view(
+    file: ReducedFile,
+    png: Annotated[
+        Path, typer.Option(metavar="OUT.png", help="The picture to write.", show_default=False)
+    ],
+) -> None:
+    """Draw what a file holds: the image, the pattern, the ROIs."""
+    from ..pictures import draw_file
+
+    draw_file(file, png)
+    typer.echo(png)
+
+
+@app.command(epilog="Example: ronda recover scan.h5")
+def recover(file: ReducedFile) -> None:
+    """Make a file readable again whose writer was killed."""
+    from ...core.sinks.recover import recover as recover_file
+
+    typer.echo(recover_file(file))
+
+
+@app.command(epilog="Example: ronda up femtomax --directory /var/lib/ronda")
+def up(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="[CONFIG]", help="Set-up in dsconfig's JSON form: a file, or one of ours."
+        ),
+    ] = "femtomax",
+    directory: Annotated[
+        Path, typer.Option(help="Where the database, states and logs are kept.", file_okay=False)
+    ] = Path("ronda-state"),
+    tango_host: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="TANGO_HOST",
+            help="An existing Tango database; empty: one of our own is started.",
+        ),
+    ] = "",
+) -> None:
+    """Start a Tango database and one process for each device, until Ctrl-C."""
+    from .up import keep_up
+
+    raise typer.Exit(keep_up(config, directory, tango_host))
+
+
+@app.command(epilog="Example: ronda demo --directory demo-output")
+def demo(
+    directory: Annotated[Path, typer.Option(help="Where pictures and files go.")] = Path(
+        "demo-output"
+    ),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RONDA_DEMO_DATA",
+            help="Folder with lab6-pilatus.cbors.gz and lab6-sardana.cbors; "
+            "by default ../shared/data beside the clone, if it is there.",
+            show_default=False,
+        ),
+    ] = None,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Simulate a powder even where the recording is.")
+    ] = False,
+) -> None:
+    """Replay a powder recording into a Tango device and watch it for a minute.
+
+    Where there is no recording, a LaB6 powder at the same geometry is simulated.
+    """
+    from .demo import run_demo
+
+    raise typer.Exit(run_demo(directory, data, simulated))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

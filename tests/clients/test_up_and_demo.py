@@ -1,0 +1,193 @@
+"""A whole Tango system comes up, is shown, and goes down again without leaving anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+import tango
+from rich.console import Console
+from ronda.clients.cli import demo
+from ronda.clients.cli.table import Display, Reading, line_of
+from ronda.clients.cli.up import config_path
+from ronda.core.ledger import Counts
+from ronda.devices.database import EmbeddedDatabase
+from ronda.devices.registration import read_config
+from ronda.tests.waiting import wait_for
+
+DEVICE = "test/detector/1"
+
+
+class Ronda:
+    """The command, running, with what it says on stderr and the processes that it starts."""
+
+    def __init__(self, log: Path, arguments: tuple[object, ...], tango_host: str) -> None:
+        self.log = log
+        self.children: set[psutil.Process] = set()
+        with log.open("w", encoding="utf-8") as stderr:
+            self.process = psutil.Popen(
+                [sys.executable, "-m", "ronda.clients.cli.main", *map(str, arguments)],
+                stderr=stderr,
+                env={**os.environ, "TANGO_HOST": tango_host},
+            )
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_until_it_says(self, pattern: str, seconds: float = 60) -> str:
+        """Wait for a line; return its first group."""
+        wait_for(lambda: re.search(pattern, self.said) or self.process.poll() is not None, seconds)
+        self.children.update(self.process.children(recursive=True))
+        found = re.search(pattern, self.said)
+        assert found, self.said
+        return found[1]
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C; return the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        status: int = self.process.wait(60)
+        return status
+
+
+@pytest.fixture
+def ronda(tmp_path: Path) -> Iterator[Callable[..., Ronda]]:
+    """Return a function that starts the command; it must leave no process behind."""
+    started: list[Ronda] = []
+
+    def start(*arguments: object, tango_host: str = "") -> Ronda:
+        started.append(Ronda(tmp_path / "said", arguments, tango_host))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+        assert [child for child in one.children if child.is_running()] == []
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A set-up of one simulated detector."""
+    properties = {
+        "SourceUrl": ["hdf5:${OUTPUT}/frames.h5"],
+        "PublishUrl": ["stins+ipc://${OUTPUT}/detector?socket=pub"],
+    }
+    devices = {DEVICE: {"properties": properties}}
+    servers = {"DetectorSimulator": {"t": {"DetectorSimulator": devices}}}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"servers": servers}), encoding="utf-8")
+    return path
+
+
+def test_up_starts_everything_and_ctrl_c_stops_everything(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    up = ronda("up", config, "--directory", tmp_path)
+    host = up.wait_until_it_says(r"TANGO_HOST=(\S+)")
+    up.wait_until_it_says(rf"({DEVICE} STANDBY): sent 0")
+    assert tango.DeviceProxy(f"tango://{host}/{DEVICE}").state() == tango.DevState.STANDBY
+    assert len(up.children) == 2
+    assert up.interrupt() == 0
+    assert up.said.endswith("everything has stopped\n")
+    assert "Traceback" not in up.said
+
+
+def test_up_uses_the_database_that_tango_host_names(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    database = EmbeddedDatabase(tmp_path / "theirs")
+    try:
+        up = ronda("up", config, "--directory", tmp_path, tango_host=database.tango_host)
+        up.wait_until_it_says(rf"({DEVICE} STANDBY)")
+        assert len(up.children) == 1
+        device = tango.DeviceProxy(f"tango://{database.tango_host}/{DEVICE}")
+        assert device.state() == tango.DevState.STANDBY
+        assert up.interrupt() == 0
+    finally:
+        database.stop()
+
+
+def test_a_server_that_ends_is_named(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    up = ronda("up", config, "--directory", tmp_path)
+    up.wait_until_it_says(rf"({DEVICE} STANDBY)")
+    server = next(child for child in up.children if "DetectorSimulator" in child.cmdline()[1])
+    server.kill()
+    up.wait_until_it_says(r"(DetectorSimulator/t ended with -9)")
+    up.wait_until_it_says(rf"({DEVICE} UNKNOWN)")
+    assert up.interrupt() == 0
+
+
+@pytest.mark.timeout(300)  # it takes half a minute where nothing else runs
+def test_the_demo_ends_by_itself_and_leaves_what_it_says(
+    ronda: Callable[..., Ronda], tmp_path: Path
+) -> None:
+    run = ronda("demo", "--simulated", "--directory", tmp_path / "demo")
+    run.wait_until_it_says(r"(30 frames received = 30 reduced .* the ledger holds)", 240)
+    assert run.process.wait(60) == 0
+    left = [Path(line) for line in run.said.splitlines() if line.startswith(str(tmp_path))]
+    assert {path.suffix for path in left} == {".png", ".h5"}
+    assert all(path.stat().st_size > 10_000 for path in left)
+    with h5py.File(next(path for path in left if path.suffix == ".h5")) as file:
+        assert file["entry/accumulated/sum"].attrs["frames"] == 30
+        steps = file["entry/rois/ring_110/steps"]
+        np.testing.assert_array_equal(steps["n"], 5 * [6])
+        assert np.argmax(steps["mean"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("received", "reduced", "queued"),
+    [(0, 0, 0), (5, 5, 1), (5, 4, 0)],
+    ids=["nothing arrived", "more than arrived", "one is missing"],
+)
+def test_a_demo_whose_ledger_does_not_hold_fails(received: int, reduced: int, queued: int) -> None:
+    values = {f"frames_{name}": 0.0 for name in ("rejected", "dropped", "lost")}
+    counts = {"received": received, "reduced": reduced, "queued": queued}
+    values |= {f"frames_{name}": float(number) for name, number in counts.items()}
+    assert not demo.succeeded(Reading("a/b/c", "STANDBY", values=values))
+    assert not demo.succeeded(Reading("a/b/c"))
+
+
+def test_every_set_up_that_ships_can_be_read() -> None:
+    for name in ("demo", "femtomax"):
+        places = dict.fromkeys(("OUTPUT", "SOURCE", "FRAMES_PORT", "POSITIONS_PORT"), "x")
+        assert read_config(config_path(name), places)
+
+
+def test_the_display_is_a_table_on_a_terminal_and_lines_elsewhere() -> None:
+    values = {"frames_received": 7.0, "frames_lost": 0.0, "latency": 0.0125}
+    readings = [Reading("a/b/c", "RUNNING", "Running.", values), Reading("a/b/d", status="away")]
+    for terminal in (True, False):
+        written = StringIO()
+        console = Console(file=written, force_terminal=terminal, width=100, color_system=None)
+        with Display(console) as display:
+            display.show(readings)
+            display.show(readings)
+        text = written.getvalue()
+        assert ("│" in text) == terminal
+        assert "12.5" in text
+        assert "away" in text
+        assert terminal or text.count("a/b/c") == 1
+    assert line_of(readings[0]) == "a/b/c RUNNING: received 7, lost 0, latency (ms) 12.5"
+
+
+def test_a_reading_knows_its_ledger() -> None:
+    values = {"frames_received": 9.0, "frames_reduced": 5.0, "frames_rejected": 1.0}
+    values |= {"frames_dropped": 2.0, "frames_queued": 1.0, "frames_lost": 4.0}
+    reading = Reading("a/b/c", values=values)
+    assert reading.counts == Counts(9, 5, 1, 2, 4)
+    assert reading.balanced
+    assert not Reading("a/b/c", values={**values, "frames_queued": 2.0}).balanced

@@ -1,0 +1,183 @@
+"""A Tango system that is started, looked at, and stopped without leaving anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ronda.config
+import tango
+from dsconfig.formatting import SCHEMA_FILENAME
+from jsonschema import validate
+from ronda.devices.database import EmbeddedDatabase, open_database, running
+from ronda.devices.process import Process, ProcessError
+from ronda.devices.registration import ConfigError, read_config
+from ronda.tests.devices.conftest import StartDevice
+from ronda.tests.waiting import wait_for
+from tango import DevState
+
+SHIPPED = sorted(Path(ronda.config.__path__[0]).glob("*.json"))
+VALUES = {"OUTPUT": "/out", "SOURCE": "recording:x", "FRAMES_PORT": "1", "POSITIONS_PORT": "2"}
+
+
+def set_up(path: Path, name: str = "test/detector/1", server: str = "DetectorSimulator") -> Path:
+    """Write a set-up of one simulator; return the file."""
+    properties = {
+        "SourceUrl": ["hdf5:${OUTPUT}/frames.h5"],
+        "PublishUrl": ["stins+tcp://127.0.0.1:${FRAMES_PORT}"],
+    }
+    devices = {name: {"properties": properties}}
+    content = {"servers": {server: {"test": {"DetectorSimulator": devices}}}}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_system_runs_while_its_context_lasts_and_nothing_is_left(tmp_path: Path) -> None:
+    config = set_up(tmp_path / "config.json")
+    with running(config, tmp_path / "run", tango_host="") as system:
+        proxy = system.proxy("test/detector/1")
+        assert system.devices == ["test/detector/1"]
+        assert proxy.state() == DevState.STANDBY
+        assert str(tmp_path / "run" / "frames.h5") in proxy.status()
+        assert system.ended == []
+        host = system.tango_host
+        database = open_database(host)
+        pids = [proxy.info().server_id, database.get_device_info("test/detector/1").pid]
+    assert not alive(pids[1])
+    with pytest.raises(tango.DevFailed):
+        open_database(host)
+
+
+def test_a_server_that_dies_is_named_and_the_others_are_still_stopped(tmp_path: Path) -> None:
+    config = set_up(tmp_path / "config.json")
+    with running(config, tmp_path, tango_host="") as system:
+        pid = open_database(system.tango_host).get_device_info("test/detector/1").pid
+        os.kill(pid, 9)
+        wait_for(lambda: system.ended)
+        assert "DetectorSimulator/test ended with -9" in system.ended[0]
+
+
+def test_in_an_existing_database_known_devices_keep_their_properties(
+    tmp_path: Path, database: EmbeddedDatabase
+) -> None:
+    config = set_up(tmp_path / "config.json", "test/existing/1")
+    known = {"PublishUrl": ["stins+tcp://127.0.0.1:0"]}
+    for expected in (None, known["PublishUrl"]):
+        with running(config, tmp_path, tango_host=database.tango_host) as system:
+            assert system.tango_host == database.tango_host
+            proxy = system.proxy("test/existing/1")
+            assert expected is None or proxy.get_property("PublishUrl")["PublishUrl"] == expected
+            proxy.put_property(known)
+    open_database(database.tango_host).get_info()
+
+
+def test_a_server_that_is_not_installed_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = set_up(tmp_path / "config.json", server="Nonsense")
+    with (
+        pytest.raises(ProcessError, match=r"there is no program .*Nonsense"),
+        running(config, tmp_path, tango_host=""),
+    ):
+        pass
+    log = (tmp_path / "log" / "database.log").read_text()
+    port = int(log.partition("port=")[2].partition(".")[0])
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", port))
+
+
+def test_a_server_that_does_not_start_is_told_with_the_last_it_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('first'); raise SystemExit('no such detector')"]
+    process = Process("the server", command, tmp_path / "log", {})
+    with pytest.raises(ProcessError, match="the server ended with 1: no such detector"):
+        process.wait_until(lambda: False, 30)
+
+
+def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); "
+    process = Process(
+        "stubborn", [sys.executable, "-c", stubborn + "time.sleep(600)"], tmp_path / "log", {}
+    )
+    wait_for(lambda: "up" in process.log.read_text())
+    assert process.stop(0.2) == -9
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_set_ups_that_ship_are_complete(path: Path) -> None:
+    schema = json.loads(Path(SCHEMA_FILENAME).read_text())
+    validate(json.loads(path.read_text()), schema)
+    servers = read_config(path, VALUES)
+    installed = {"PilatusAccumulator", "DetectorSimulator", "Ronda"}
+    assert {server.name for server in servers} <= installed
+    for server in servers:
+        for class_name, properties in server.devices.values():
+            assert class_name in installed
+            assert set(properties) <= properties_of(class_name)
+
+
+def properties_of(class_name: str) -> set[str]:
+    """Return the names of a class's properties."""
+    from ronda.devices.pilatus import PilatusAccumulator
+    from ronda.devices.simulator import DetectorSimulator
+
+    classes: dict[str, Any] = {
+        "PilatusAccumulator": PilatusAccumulator,
+        "DetectorSimulator": DetectorSimulator,
+    }
+    return set(classes[class_name].TangoClassClass.device_property_list)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "servers is no JSON object"),
+        ('{"servers": {"../bin/sh": {"x": {}}}}', "no name of a server"),
+        ('{"servers": {"A": {"x": {"C": {"only/two": {}}}}}}', "not of the form domain"),
+        ('{"servers": {"A": {"x": {"C": {"a/b/c": [1]}}}}}', "is no JSON object"),
+        (
+            '{"servers": {"A": {"x": {"C": {"a/b/c": {"properties": {}, "z": {}}}}}}}',
+            "a/b/c has more than properties: use json2tango",
+        ),
+        (
+            '{"servers": {"A": {"x": {"C": {"a/b/c": {"properties": {"P": ["${HOME}"]}}}}}}}',
+            r"unknown placeholder \$\{HOME\}; known are OUTPUT",
+        ),
+        (
+            '{"servers": {"A": {"x": {"C": {"a/b/c": {"properties": {"P": "text"}}}}}}}',
+            "property P is no list of texts",
+        ),
+    ],
+)
+def test_a_set_up_that_cannot_be_used_says_what_is_wrong(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        read_config(path, {"OUTPUT": "/out"})
+
+
+def test_systemd_is_told_when_the_devices_answer_and_that_they_live(
+    start_device: StartDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        start_device("DetectorSimulator", SourceUrl="x", PublishUrl="stins+tcp://127.0.0.1:0")
+        told = {notify.recv(100) for _ in range(3)}
+        assert told == {b"READY=1", b"WATCHDOG=1"}

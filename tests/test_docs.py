@@ -1,0 +1,234 @@
+"""The documentation is true: its commands exist, its links resolve, its code runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+import pytest
+from ronda.clients.cli import reference
+from ronda.clients.cli.main import app, main
+from ronda.clients.cli.powder import write_powder
+from ronda.core.stage import registry
+from ronda.devices.base import StageDevice
+from ronda.devices.registration import read_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def code_blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
+
+
+def tracked_files() -> list[Path]:
+    """Return the files of the project, those not yet added included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git clone: nobody knows which files are the project's")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+# ---------------------------------------------------------------- commands, links
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE))
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)
+    }
+    assert {"demo", "test", "bench", "soak", "lint"} <= targets
+    assert named
+    assert named <= targets
+
+
+def test_every_ronda_command_that_is_named_exists() -> None:
+    commands = {command.callback.__name__ for command in app.registered_commands}
+    named = {
+        command
+        for page in PAGES
+        for command in re.findall(r"(?:^|`|/)ronda ([a-z]+)", page.read_text(), re.MULTILINE)
+    }
+    assert named == commands
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_continuous_integration_runs_the_readme_s_test_command() -> None:
+    assert "make test" in code_blocks("README.md", "sh")[0]
+    assert "exec make test" in text_of(".ci/run")
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_every_stage_is_in_the_readme() -> None:
+    rows = re.findall(r"^\| `([a-z]+)` \| `(\w+)` \| (.*) \|$", text_of("README.md"), re.MULTILINE)
+    scripts = text_of("pyproject.toml")
+    for stage, device, what in rows:
+        exists = "*planned*" not in what
+        assert exists == (stage in registry.stages)
+        assert exists == (f"\n{device} = " in scripts)
+    assert set(registry.stages) <= {stage for stage, _, _ in rows}
+
+
+# --------------------------------------------------------------------- generated
+
+
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+def test_the_reference_is_what_the_code_declares(name: str) -> None:
+    assert text_of(f"docs/reference/{name}") == reference.PAGES[name](), "run `make docs`"
+
+
+# ------------------------------------------------------------------------ tutorial
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Walk through the tutorial's commands in a folder of their own."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    write_powder(folder / "powder.cbors.gz")
+    lines = "".join(code_blocks("docs/tutorial/first-steps.md", "sh")).splitlines()
+    commands = [line for line in lines if line.startswith("ronda ") and "demo" not in line]
+    assert len(commands) >= 6
+    for command in commands:
+        line, _, target = command.partition(" > ")
+        said = io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+            assert main(shlex.split(line)[1:]) == 0, command
+        if target:
+            (folder / target).write_text(said.getvalue(), encoding="utf-8")
+    return folder
+
+
+def test_the_tutorial_leads_to_a_file_and_a_picture(walked: Path) -> None:
+    assert (walked / "powder.png").read_bytes().startswith(b"\x89PNG")
+    with h5py.File(walked / "powder.h5") as file:
+        steps = file["entry/rois/ring/steps"]
+        np.testing.assert_allclose(steps["x"], [1.0, 1.25, 1.5, 1.75, 2.0])
+        assert np.argmax(steps["mean"]) == 2
+
+
+def test_the_tutorial_s_python_runs(walked: Path) -> None:
+    (code,) = code_blocks("docs/tutorial/first-steps.md", "python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=walked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "30 frames" in done.stdout
+
+
+def test_every_path_of_the_file_reference_is_in_a_file(walked: Path) -> None:
+    paths = re.findall(r"^\| `(/entry/\S+)` \|", text_of("docs/reference/files.md"), re.MULTILINE)
+    assert len(paths) > 20
+    with h5py.File(walked / "powder.h5") as file:
+        assert [path for path in paths if path.replace("NAME", "ring") not in file] == []
+
+
+def test_the_set_up_of_the_how_to_can_be_read(tmp_path: Path) -> None:
+    (code,) = code_blocks("docs/how-to/real-detector.md", "json")
+    config = tmp_path / "config.json"
+    config.write_text(code, encoding="utf-8")
+    (server,) = read_config(config, {})
+    assert server.full_name == "PilatusAccumulator/mybeamline"
+    assert "SourceUrl" in server.devices["mybeamline/reduction/pilatus"][1]
+
+
+# -------------------------------------------------------------- a stage of one's own
+
+
+@pytest.fixture
+def bright(tmp_path: Path) -> Iterator[ModuleType]:
+    """The stage of CONTRIBUTING, as a module."""
+    code = code_blocks("CONTRIBUTING.md", "python")[0]
+    assert len(code.splitlines()) <= 80
+    path = tmp_path / "bright.py"
+    path.write_text(code, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("bright", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bright"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del registry.stages["bright"], sys.modules["bright"]
+
+
+def test_the_stage_of_contributing_shows_its_faces(
+    bright: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = np.random.default_rng(0).integers(0, 500, (7, 5, 6), np.uint16)
+    frames, out, params = (tmp_path / name for name in ("frames.h5", "bright.h5", "bright.yaml"))
+    with h5py.File(frames, "w") as file:
+        file["data"] = data
+    assert main(["describe", "bright", "--json"]) == 0
+    declared = json.loads(capsys.readouterr().out)
+    assert [p["name"] for p in declared["parameters"]] == ["least"]
+    assert main(["describe", "bright", "--yaml"]) == 0
+    params.write_text(capsys.readouterr().out, encoding="utf-8")
+    run = ["run", "bright", "--source", f"hdf5:{frames}", "--output", str(out)]
+    assert main([*run, "--params", str(params), "--param", "least=100"]) == 0
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["entry/brightest/value"], data.max(axis=(1, 2)))
+        places = np.ravel_multi_index(
+            (file["entry/brightest/row"][()], file["entry/brightest/column"][()]), (5, 6)
+        )
+        np.testing.assert_array_equal(places, data.reshape(7, -1).argmax(axis=1))
+        assert file["entry/process/parameters/least"][()] == 100
+
+
+def test_the_stage_of_contributing_is_a_device(bright: ModuleType) -> None:
+    namespace = {"BrightStage": bright.BrightStage, "__name__": "bright"}
+    exec(code_blocks("CONTRIBUTING.md", "python")[1], namespace)  # noqa: S102 (our own page)
+    device = namespace["BrightFinder"]
+    assert issubclass(device, StageDevice)
+    assert {"least", "brightest_value", "bright_frames", "frames_received"} <= set(device.served)
+    assert {"Clear", "Start"} <= set(device.TangoClassClass.cmd_list)
+
+
+# ------------------------------------------------------------------------ the tree
+
+
+def test_no_registry_and_no_machine_is_named_in_the_tree() -> None:
+    hosts = ("py" + "pi.org", "python" + "hosted", "anaconda" + ".org", "conda" + "-forge.org")
+    places = ("/" + "work/", "/" + "root/", "/home" + "/")
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        assert [word for word in (*hosts, *places) if word in text] == [], path
+
+
+def test_pins_are_names_and_versions_only() -> None:
+    lines = text_of("constraints.txt").splitlines()
+    pin = re.compile(r"[A-Za-z0-9._-]+==[0-9][\w.+]*")
+    assert [line for line in lines if not (line.startswith("#") or pin.fullmatch(line))] == []
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    pins = {line.partition("==")[0].lower() for line in text_of("constraints.txt").splitlines()}
+    names = {re.split(r"[<>=;\[ ]", requirement)[0].lower() for requirement in wanted}
+    assert names <= pins
