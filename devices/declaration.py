@@ -24,6 +24,8 @@ MAX_LIST = 4096
 """Most entries of a list."""
 MAX_SPECTRUM = 1 << 20
 """Most values of a spectrum."""
+DETECTOR_AXES = ("row", "column")
+"""Axes of an image of the detector; curves of many ROIs have others."""
 PREVIEW = "preview"
 """The one image that is pushed, and small enough to need no windows."""
 SCALARS = {
@@ -67,8 +69,7 @@ def served_by(stage: type[Stage[Any, Any]]) -> dict[str, Served[Snapshot]]:
 
 def commands_of(stage: type[Stage[Any, Any]]) -> dict[str, Any]:
     """Return a stage's commands for a device class: declared ones, and windows of its images."""
-    images = [one for one in stage.outputs if one.live and one.kind is Kind.IMAGE]
-    windows = (_window(image) for image in images if image.name != PREVIEW)
+    windows = (_window(one) for one in stage.outputs if one.live and _is_large(one))
     declared = (_command(command) for command in stage.commands)
     return {method.__name__: method for method in (*declared, *windows)}
 
@@ -80,7 +81,7 @@ def _output(output: Output) -> Served[Snapshot]:
     """Return the attribute of one output."""
     scalar = output.kind in (Kind.SCALAR, Kind.TEXT)
     events = Events.SCALAR if scalar else Events.ARRAY
-    if output.kind is Kind.IMAGE and output.name != PREVIEW:
+    if _is_large(output):
         events = Events.NONE
     dtype, dimensions, convert = _form(output)
     return Served(
@@ -94,6 +95,11 @@ def _output(output: Output) -> Served[Snapshot]:
         output=output.name,
         events=events,
     )
+
+
+def _is_large(output: Output) -> bool:
+    """Tell whether an output is a full image of the detector: read whole or in part, not pushed."""
+    return output.axes[-2:] == DETECTOR_AXES and output.name != PREVIEW
 
 
 def _form(output: Output) -> tuple[Any, tuple[int, ...], Callable[[Any], Any]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..core.images.pilatus import PilatusStage
-from .base import StageDevice
+from .imaging import ImagingDevice
 
 
-class PilatusAccumulator(StageDevice, stage=PilatusStage):
+class PilatusAccumulator(ImagingDevice, stage=PilatusStage):
     """Adds up the frames of a Pilatus while they are measured.
 
     It serves the sum with its powder pattern, and the curves of regions of

@@ -11,7 +11,7 @@ from tango import CmdArgType, DevState
 from tango.server import command, device_property
 
 from ..core.parameters import Parameters, parameter
-from ..core.sources.replay import Fault, Replay, Sent
+from ..core.sources.replay import RECORDED, Fault, Replay, Sent
 from ..core.stage import Settings
 from .condition import Condition
 from .declaration import settings_of
@@ -24,10 +24,10 @@ class ReplayParameters(Parameters):
 
     rate: float = parameter(10.0, "Frames sent per second.", unit="Hz", gt=0, le=100_000)
     series: int = parameter(1, "How often everything is sent after a Start; 0: until Stop.", ge=0)
-    filename: str | None = parameter(
-        None,
-        "Raw file that the headers name, {series} being the number of the series since Start; "
-        "empty: that of the recording.",
+    filename: str = parameter(
+        RECORDED,
+        "Raw file that the headers name; in it {recorded} stands for the recording's own, {series} "
+        "for the number of the series since Start. Empty: nothing is to be saved.",
     )
 
 

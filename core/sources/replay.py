@@ -40,6 +40,8 @@ STALL = 1.0
 LONGEST_STALL = 3600.0
 TIMEOUT = 2.0
 """Seconds given to the receiver of positions."""
+RECORDED = "{recorded}"
+"""Stands for the raw file's name in the recording."""
 
 
 class FaultKind(Enum):
@@ -160,7 +162,7 @@ class Replay:
         self._aborting = False
         self._thread: threading.Thread | None = None
 
-    def start(self, source_url: str, series: int = 1, filename: str | None = None) -> None:
+    def start(self, source_url: str, series: int = 1, filename: str = RECORDED) -> None:
         """Begin to send; returns at once.
 
         Parameters
@@ -170,8 +172,8 @@ class Replay:
         series
             How often everything is sent; 0: until stopped.
         filename
-            Raw file's name in the headers, with the number of the series for `{series}`;
-            empty: nothing is to be saved; None: that of the source.
+            Raw file's name in the headers; in it `{recorded}` stands for the source's
+            own, `{series}` for the number of the series. Empty: nothing is to be saved.
 
         Raises
         ------
@@ -234,20 +236,19 @@ class Replay:
 
     # --------------------------------------------------------------- sending
 
-    def _run(self, source_url: str, series: int, filename: str | None) -> None:
+    def _run(self, source_url: str, series: int, filename: str) -> None:
         try:
             pool = _Pool(source_url)
             number = 0
             while (series == 0 or number < series) and not self._stopping.is_set():
                 number += 1
-                name = None if filename is None else filename.replace("{series}", str(number))
-                self._send_all(pool.events(), name)
+                self._send_all(pool.events(), filename.replace("{series}", str(number)))
         except Exception as error:
             self.problem = f"replay ended: {error}"
             if not isinstance(error, OSError):
                 log.exception("replay ended")
 
-    def _send_all(self, events: Iterator[Event], filename: str | None) -> None:
+    def _send_all(self, events: Iterator[Event], filename: str) -> None:
         """Send what a source holds, once."""
         due = time.monotonic()
         opened = False
@@ -258,7 +259,7 @@ class Replay:
                 case SeriesStart(series):
                     opened = True
                     self._count(series=1)
-                    name = series.filename if filename is None else filename
+                    name = filename.replace(RECORDED, series.filename)
                     self._put(encode_header(self._next_number(), name, series.metadata))
                 case Frame():
                     due = max(due + 1 / self.rate, time.monotonic())

@@ -14,6 +14,8 @@ from ronda.core.stage import Command, Kind, Output, Row, Settings, Stage
 from ronda.devices.base import StageDevice
 from ronda.devices.servers import serve
 
+PIXELS = ("row", "column")
+
 
 class Flip(Enum):
     NONE = "none"
@@ -58,8 +60,8 @@ class GalleryStage(Stage[GalleryParameters, float]):
         Output("newest", Kind.SCALAR, unit="keV", doc="First pixel of the newest frame."),
         Output("total", Kind.SCALAR, np.int64, doc="Sum of all."),
         Output("history", Kind.SPECTRUM, np.int32, doc="Numbers of the frames."),
-        Output("image", Kind.IMAGE, np.uint16, doc="Newest frame."),
-        Output("preview", Kind.IMAGE, np.float32, doc="Newest frame, small."),
+        Output("image", Kind.IMAGE, np.uint16, doc="Newest frame.", axes=PIXELS),
+        Output("preview", Kind.IMAGE, np.float32, doc="Newest frame, small.", axes=PIXELS),
         Output("says", Kind.TEXT, doc="A text."),
         Output("lines", Kind.TEXTS, doc="Some texts."),
         Output("hidden", Kind.SCALAR, doc="Only for files.", live=False),

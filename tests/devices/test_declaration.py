@@ -52,7 +52,7 @@ def proxy(gallery: Served) -> tango.DeviceProxy:
 
 
 def test_a_toy_stage_is_in_tango_with_all_that_it_declares(
-    start_device: StartDevice, detector: Replay, frames_file: Path
+    start_device: StartDevice, detector: Replay, frames_file: Path, tmp_path: Path
 ) -> None:
     toy = start_device("ToyDevice", SourceUrl=f"stins+{detector.address}")
     attributes = {info.name: info for info in toy.proxy.attribute_list_query_ex()}
@@ -79,6 +79,8 @@ def test_a_toy_stage_is_in_tango_with_all_that_it_declares(
     wait_for(lambda: heard and heard[-1] == toy.proxy.total)
     toy.proxy.unsubscribe_event(subscription)
     assert toy.proxy.parameters_version == 1
+    [kept] = (tmp_path / "state").glob("*/parameters.yaml")
+    assert yaml.safe_load(kept.read_text()) == {"gain": 2.5}
 
 
 def test_every_kind_of_parameter_and_output_has_its_form(proxy: tango.DeviceProxy) -> None:

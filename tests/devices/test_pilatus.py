@@ -15,7 +15,7 @@ from ronda.devices.database import LOOPBACK, EmbeddedDatabase, System, free_port
 from ronda.devices.registration import Server
 from ronda.tests.devices.conftest import Served, StartDevice, refusal
 from ronda.tests.waiting import wait_for
-from tango import DevState
+from tango import DevState, EventType
 
 FRAMES = 20
 SHAPE = (40, 50)
@@ -185,6 +185,42 @@ def test_rois_and_geometry_are_set_while_it_runs(
     assert not proxy.beam_center_x_enabled
     assert not poni.exists()
     wait_for(lambda: not proxy.geometry_valid)
+
+
+def test_a_mask_that_is_written_counts_at_once_and_one_that_does_not_fit_changes_nothing(
+    pilatus: Served, source: Replay, recording: str, frames: NDArray[np.float32]
+) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:7] = 1
+    send(source, pilatus, recording, filename="")
+    pilatus.proxy.mask = mask
+    assert "pixels, the frame" in refusal(
+        lambda: setattr(pilatus.proxy, "mask", np.ones((3, 4), np.uint8))
+    )
+    np.testing.assert_array_equal(pilatus.proxy.mask, mask)
+    pilatus.proxy.ClearAccumulation()
+    send(source, pilatus, recording, filename="")
+    masked = np.where(mask, 0, expected_sum(frames))
+    np.testing.assert_array_equal(pilatus.proxy.accumulated_image, masked)
+    assert pilatus.proxy.valid_count[:7].max() == 0
+    pilatus.proxy.mask_file = ""
+    assert pilatus.proxy.mask.size == 0
+
+
+def test_curves_of_rois_are_pushed_to_who_listens(
+    pilatus: Served, source: Replay, recording: str
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    pilatus.proxy.AddRoi("pushed=5,6,10,12")
+    event = pilatus.proxy.subscribe_event(
+        "roi_mean",
+        EventType.CHANGE_EVENT,
+        lambda event: event.err or seen.append(event.attr_value.value.shape),
+    )
+    send(source, pilatus, recording, filename="")
+    wait_for(lambda: seen and seen[-1][-1] == FRAMES)
+    pilatus.proxy.unsubscribe_event(event)
+    pilatus.proxy.DeleteRoi("pushed")
 
 
 def test_the_ledger_of_every_fault_equals_the_simulators_truth(

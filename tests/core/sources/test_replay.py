@@ -14,12 +14,13 @@ from ronda.core.positions import Position, ScanEnd, ScanPoint, ScanStart
 from ronda.core.runner import Runner
 from ronda.core.sources import hdf5, sardana, stins_socket  # noqa: F401  (registers the schemes)
 from ronda.core.sources.base import SourceError, open_source
-from ronda.core.sources.replay import Fault, FaultKind, Replay, sardana_document
+from ronda.core.sources.replay import Fault, FaultKind, Replay, Sent, sardana_document
 from ronda.core.sources.sardana import parse_sardana
 from ronda.tests.toy import ToyStage
 from ronda.tests.waiting import wait_for
 
 FRAMES = 12
+pytestmark = pytest.mark.usefixtures("no_thread_left")
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ class RecordingStage(ToyStage):
 
 def receive(replay: Replay, source: str, series: int = 1, **options: Any) -> Runner:
     """Let a runner read everything that a detector sends; return it when it has."""
+    replay.sent = Sent()
     runner = Runner(RecordingStage())
     runner.start(lambda: open_source(f"stins+{replay.address}"))
     replay.start(source, series, **options)
@@ -105,6 +107,8 @@ def test_headers_carry_the_name_that_was_asked_for(replay: Replay, frames_file: 
     runner = receive(replay, f"hdf5:{frames_file}", series=2, filename="/raw/scan-{series}_sim.h5")
     assert runner.results.filename == "/raw/scan-2_sim.h5"
     assert runner.results.scan_number == 2
+    assert receive(replay, f"hdf5:{frames_file}", filename="").results.filename == ""
+    assert receive(replay, f"hdf5:{frames_file}").results.filename == str(frames_file)
     assert runner.results.latency_from == "detector"
 
 
