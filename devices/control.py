@@ -83,7 +83,8 @@ class Control:
         self._jobs.put(None)
         self._thread.join(DRAIN_TIME)
         if self._thread.is_alive():
-            log.warning("closing drops the frames that are still queued")
+            if queued := self._runner.ledger.counts.queued:
+                log.warning("closing drops %d frames that are still queued", queued)
             self._runner.drop()
             self._thread.join()
 

@@ -106,6 +106,7 @@ class ServingDevice(Device, metaclass=ServingMeta):
                 value = one.value(snapshot)
                 if self._changed(one.name, value):
                     self._push(one.name, heard, value)
+                    self._pushed[one.name] = value
 
     def push_slow(self) -> None:
         """Push State, Status and arrays that changed; arrays only while somebody listens."""
@@ -117,6 +118,7 @@ class ServingDevice(Device, metaclass=ServingMeta):
         for name, value in (("State", condition.state), ("Status", condition.status)):
             if self._changed(name, value):
                 self._push(name, self._heard(name))
+                self._pushed[name] = value
         begin = time.monotonic()
         if begin >= self._arrays_due:
             self._push_arrays()
@@ -136,6 +138,7 @@ class ServingDevice(Device, metaclass=ServingMeta):
             empty = isinstance(value, np.ndarray) and not value.size
             if self._changed(one.name, value) and not empty:
                 self.push_change_event(one.name, value)
+                self._pushed[one.name] = value
 
     def _heard(self, name: str) -> list[Any]:
         """Return how an attribute is pushed to those who listen: as change, for archives."""
@@ -148,11 +151,8 @@ class ServingDevice(Device, metaclass=ServingMeta):
         return pushes
 
     def _changed(self, name: str, value: Any) -> bool:
-        """Tell whether a value differs from the last one pushed, and remember it."""
-        if name in self._pushed and same(self._pushed[name], value):
-            return False
-        self._pushed[name] = value
-        return True
+        """Tell whether a value differs from the last one that was pushed."""
+        return name not in self._pushed or not same(self._pushed[name], value)
 
     @staticmethod
     def _push(name: str, pushes: list[Any], *value: Any) -> None:
