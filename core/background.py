@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 DEFERRED_INTERVAL = 1.0
 """Seconds between deferred calculations."""
-CHECKPOINT_INTERVAL = 30.0
-"""Seconds between checkpoints."""
+CHECKPOINT_INTERVAL, AFTER_SERIES = 30.0, 5.0
+"""Seconds between checkpoints, and between those of series that end: short ones share one."""
 GRACE = 5.0
 """Seconds that a series' file waits for late positions."""
 
@@ -76,16 +76,18 @@ class Background:
         self.thread.join()
 
     def _run(self) -> None:
-        deferred = checkpoint = time.monotonic()
+        deferred = time.monotonic()
+        checkpoint, ended = deferred - AFTER_SERIES, False
         while True:
             stopping = self._stopping
             now = time.monotonic()
             if now >= deferred + DEFERRED_INTERVAL or stopping:
                 deferred = now
                 self._guard(self._calculate)
-            ended = self._close_settled(force=stopping)
-            if ended or now >= checkpoint + CHECKPOINT_INTERVAL or stopping:
-                checkpoint = now
+            ended |= self._close_settled(force=stopping)
+            wait = AFTER_SERIES if ended else CHECKPOINT_INTERVAL
+            if now >= checkpoint + wait or stopping:
+                checkpoint, ended = now, False
                 self._guard(self._checkpoint)
             if stopping:
                 return

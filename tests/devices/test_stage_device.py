@@ -236,16 +236,17 @@ def test_no_call_waits_for_a_slow_reduction(
 ) -> None:
     gallery = idle
     gallery.set_up(SourceUrl=f"stins+{detector.address}", Workers="1")
-    gallery.proxy.set_timeout_millis(1500)
-    gallery.proxy.delay = 2.0
+    impatient = tango.DeviceProxy(gallery.trl)
+    impatient.set_timeout_millis(1500)
+    impatient.delay = 2.0
     detector.start(f"hdf5:{frames_file}")
-    gallery.proxy.Start()
+    impatient.Start()
     wait_for(lambda: gallery.ledger()["queued"] == 20)
-    gallery.proxy.gain = 3.0
-    gallery.proxy.Clear()
-    gallery.proxy.Stop()
-    assert gallery.proxy.frames_queued > 0
-    gallery.proxy.Abort()
+    impatient.gain = 3.0
+    impatient.Clear()
+    impatient.Stop()
+    assert impatient.frames_queued > 0
+    impatient.Abort()
 
 
 def test_two_hundred_starts_and_stops_leak_no_thread_and_no_file(
