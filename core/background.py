@@ -69,6 +69,13 @@ class Background:
         self._endings.append(_Ending(series, closing, tally, time.monotonic() + GRACE))
         self._wake.set()
 
+    def calculate_soon(self) -> None:
+        """Do the calculation that is due beside the caller, while no run does it."""
+        work = threading.Thread(
+            target=self._guard, args=(self._calculate,), name="ronda-background", daemon=True
+        )
+        work.start()
+
     def stop(self) -> None:
         """Close what is still to be closed, and wait for the thread."""
         self._stopping = True

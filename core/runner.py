@@ -82,6 +82,7 @@ class Runner:
         self._alarms: dict[str, str] = {}
         self._notices: dict[str, str] = {}
         self._receivers: list[Receiver] = []
+        self._background = Background(stage, self.sinks, self.lock)
         self._admission = Admission()
         self._tally = Ledger()
         self._series: Series | None = None
@@ -204,6 +205,8 @@ class Runner:
             new = Settings(old.version + 1, parameters)
             self._settings = new
             self._token(partial(self.stage.adopt, new))
+            if self._activity is Activity.IDLE:
+                self._background.calculate_soon()
             return new
 
     def command(self, name: str, argument: Any = None) -> None:
@@ -256,7 +259,7 @@ class Runner:
         failures = [receiver.failure for receiver in self._receivers if receiver.failure]
         lost = [receiver.lost for receiver in self._receivers if receiver.lost]
         problems = [sink.problem for sink in self.sinks if sink.problem]
-        if self._activity is not Activity.IDLE and self._background.problem:
+        if self._background.problem:
             problems.append(self._background.problem)
         with self.lock:
             notes = self.stage.status()

@@ -284,6 +284,33 @@ def test_what_was_cleared_does_not_come_back_after_a_restart() -> None:
     assert sink.states[before:] == [{"total": 0}]
 
 
+class SquareStage(SumStage):
+    """Finds the square of the gain, slowly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = self.square = 1.0
+        self.found = threading.Event()
+
+    def adopt(self, settings: Settings) -> None:
+        self.gain = settings.parameters.gain
+
+    def deferred(self) -> Callable[[], Callable[[], None]] | None:
+        gain = self.gain
+        return None if self.square == gain**2 else lambda: lambda: self.store(gain**2)
+
+    def store(self, square: float) -> None:
+        self.square = square
+        self.found.set()
+
+
+def test_slow_work_is_done_after_a_change_while_nothing_runs() -> None:
+    stage = SquareStage()
+    Runner(stage).configure({"gain": 3})
+    assert stage.found.wait(10)
+    assert stage.square == 9
+
+
 def hold() -> None:
     SumStage.gate.clear()
 
