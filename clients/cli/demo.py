@@ -36,6 +36,8 @@ ROIS = (
 )
 INTERVAL = 0.2
 """Seconds between two looks at the devices."""
+QUIET = 5.0
+"""Seconds without a frame after which a detector that complains has ended, too."""
 PATIENCE = 60.0
 """Seconds given to each step."""
 TIMEOUT = 20_000
@@ -148,14 +150,19 @@ def _watch(
     """Start both, show them until everything that was sent is reduced; return the last reading."""
     device.Start()
     detector.Start()
-    deadline = time.monotonic() + PATIENCE
+    sent, since = 0.0, time.monotonic()
     with Display(console) as display:
         while True:
             readings = [read(DETECTOR, detector), read(DEVICE, device)]
             display.show(readings)
             if system.ended:
                 raise DemoError(system.ended[0])
-            if _arrived(*readings) or time.monotonic() > deadline:
+            now_sent = readings[0].values.get("images_sent", sent)
+            if now_sent > sent:
+                sent, since = now_sent, time.monotonic()
+            quiet = time.monotonic() - since
+            ended = readings[0].state == "STANDBY" or quiet > QUIET
+            if (ended and _arrived(*readings)) or quiet > PATIENCE:
                 break
             time.sleep(INTERVAL)
         device.Stop()
@@ -166,9 +173,9 @@ def _watch(
 
 
 def _arrived(detector: Reading, device: Reading) -> bool:
-    """Tell whether the detector has ended and all it sent is done."""
+    """Tell whether all that the detector has sent so far is done."""
     counts = device.counts
-    if detector.state == "RUNNING" or counts is None or counts.queued:
+    if counts is None or counts.queued:
         return False
     return 0 < detector.values.get("images_sent", 0) <= counts.received
 
@@ -196,7 +203,7 @@ def _draw(folder: Path) -> list[Path]:
     if not files:
         return []
     newest = files[-1]
-    images = {
+    images: dict[str, Callable[[Path, Path], None]] = {
         "accumulated.png": pictures.draw_accumulated,
         "pattern.png": pictures.draw_azimuthal,
         "rois.png": pictures.draw_rois,

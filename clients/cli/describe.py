@@ -197,7 +197,7 @@ def _output(output: Output) -> Entry:
 
 
 def _command(command: Command) -> Entry:
-    names = {str: "text", int: "integer", float: "number", None: ""}
+    names: dict[type | None, str] = {str: "text", int: "integer", float: "number", None: ""}
     kind = names[command.argument]
     argument = f"{kind}: {command.argument_doc}" if command.argument_doc else kind
     return {"name": command.name, "argument": argument, "doc": command.doc}

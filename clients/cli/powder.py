@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cbor2
 import numpy as np
@@ -42,7 +42,9 @@ def write_powder(path: Path) -> None:
             point, nth = divmod(number, FRAMES_PER_POINT)
             x = POSITIONS[point]
             share = float(np.exp(-(((x - BEAM[0]) / BEAM[1]) ** 2) / 2))
-            streams = {"pilatus": encode_image(number + 1, number, thinned(frame, share, random))}
+            streams: dict[str, list[Any]] = {
+                "pilatus": encode_image(number + 1, number, thinned(frame, share, random))
+            }
             if nth == FRAMES_PER_POINT - 1:
                 measured = ScanPoint(point, {MOTOR: x}, FRAMES_PER_POINT)
                 streams["sardana"] = _documents(measured)
@@ -65,7 +67,7 @@ def _documents(position: Position) -> list[bytes]:
     return [json.dumps({**document, "type": TYPES[type(position)]}).encode()]
 
 
-def _record(file: IO[bytes], event_number: int, **streams: list[Any]) -> None:
+def _record(file: gzip.GzipFile, event_number: int, **streams: list[Any]) -> None:
     """Write what happened at one trigger event."""
     kinds = {"pilatus": "STINS", "sardana": "sardana"}
     content = {
@@ -73,4 +75,4 @@ def _record(file: IO[bytes], event_number: int, **streams: list[Any]) -> None:
         for name, parts in streams.items()
     }
     record = cbor2.CBORTag(RECORD, [event_number, content])
-    cbor2.dump(cbor2.CBORTag(SELF_DESCRIBED, record), file)
+    file.write(cbor2.dumps(cbor2.CBORTag(SELF_DESCRIBED, record)))

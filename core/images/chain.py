@@ -312,9 +312,10 @@ class ImageChain(Stage[P, ChainPartial]):
     # ------------------------------------------------------------- what is slow
 
     def warm_up(self) -> None:
-        """Compile the kernels for the pixels that the detector sends."""
+        """Compile the kernels for the pixels that the detector sends; load the integrator."""
         for dtype in self.pixel_types:
             warm_up(dtype)
+        pattern.warm_up()
 
     def deferred(self) -> Callable[[], Callable[[], None]] | None:
         """Return what is due: moved ROIs, gaps in the steps, the pattern."""

@@ -293,3 +293,11 @@ def ring_lines(
     gap = np.full((1, 2), np.nan)
     pieces = [piece for line in lines for piece in (line, gap)][:-1]
     return np.concatenate(pieces).ravel() if pieces else np.empty(0)
+
+
+def warm_up() -> None:
+    """Integrate a small image: pyFAI takes seconds to load, during which nothing else runs."""
+    place = Geometry(
+        photon_energy=10, detector_distance=1, beam_center_x=0, beam_center_y=0, pixel_size=1e-3
+    )
+    Integration(place, (4, 4), bins=2).integrate(np.ones((4, 4)), None, 1)
