@@ -12,7 +12,6 @@ import numpy as np
 import tango
 
 from ..core.frame import (
-    BadFrame,
     Frame,
     Lost,
     Notice,
@@ -114,9 +113,9 @@ class TangoSource(Source):
 
 def _frame(value: Any, series: Series, frame_id: int) -> Event:
     """Return the frame of an event's value."""
-    image = np.asarray(value)
     try:
+        image = np.asarray(value)
         check_shape(image.shape, image.dtype)
-    except BadFrame as error:
-        return Rejected(str(error), frame_id)
+    except ValueError as error:  # BadFrame too
+        return Rejected(" ".join(str(error).split()), frame_id)
     return Frame(series, frame_id, image)
