@@ -1,4 +1,4 @@
-"""Decoding of pixel bytes from streams: raw, and bitshuffle-LZ4 with or without its HDF5 header."""
+"""Decoding of pixels from streams: raw, bitshuffle-LZ4 with or without HDF5's header, photons."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import dectris.compression
 import numpy as np
 from numpy.typing import NDArray
 
-CODECS = ("none", "bslz4")
-"""Compressions that are known, by their names in stream messages."""
+CODECS = ("none", "bslz4", "photons")
+"""Forms of pixels that are known, by their names in stream messages."""
+PHOTON = np.dtype([("y", "<f4"), ("x", "<f4"), ("energy", "<f4")])
+"""One photon of the form `photons`: its place in px and its energy in counts."""
+MOST_PHOTON_BYTES = 128 << 20
+"""Largest image made from photons, which alone do not show that it must be so large."""
 MAX_RATIO = 255
 """LZ4 cannot shrink by more; a larger claim is a lie, refused before allocating."""
 DEFAULT_BLOCK = 8192
@@ -29,8 +33,10 @@ def decode(
     blob
         The bytes as received.
     codec
-        `none` or `bslz4`. The latter comes with the 12-byte HDF5 header (bytes
-        as big-endian u64, block bytes as u32) or without: detected.
+        `none`; `bslz4`, which comes with the 12-byte HDF5 header (bytes as
+        big-endian u64, block bytes as u32) or without: detected; or `photons`,
+        records of `PHOTON`, each counted in its pixel: as 1 where the pixels
+        are unsigned integers, as its energy where they are floats.
     shape, dtype
         What the message's header claims, already checked by `check_shape`.
 
@@ -42,6 +48,8 @@ def decode(
     wanted = check_size(blob, codec, shape, dtype)
     if codec == "none":
         return np.frombuffer(memoryview(blob).toreadonly(), dtype).reshape(shape)
+    if codec == "photons":
+        return _decode_photons(blob, shape, dtype)
     framed = with_header(blob, wanted, dtype.itemsize)
     try:
         raw = dectris.compression.decompress(framed, "bslz4", elem_size=dtype.itemsize)
@@ -67,9 +75,40 @@ def check_size(
     wanted = shape[0] * shape[1] * dtype.itemsize
     if codec == "none" and len(blob) != wanted:
         raise ValueError(f"{len(blob)} bytes of pixels where {shape} {dtype} needs {wanted}")
-    if wanted > MAX_RATIO * len(blob):
+    if codec == "photons":
+        if len(blob) % PHOTON.itemsize or dtype.kind not in "uf":
+            raise ValueError(f"{len(blob)} bytes are no list of photons for pixels of {dtype}")
+        if wanted > MOST_PHOTON_BYTES:
+            raise ValueError(f"an image of {wanted} bytes from photons is too large")
+    elif wanted > MAX_RATIO * len(blob):
         raise ValueError(f"{len(blob)} compressed bytes cannot hold the {wanted} claimed")
     return wanted
+
+
+def _decode_photons(
+    blob: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the image of photons: each in the pixel whose centre is nearest.
+
+    Raises
+    ------
+    ValueError
+        If one lies outside, or a pixel holds more than its type can count.
+    """
+    photons = np.frombuffer(blob, PHOTON)
+    place = np.floor(np.stack([photons["y"], photons["x"]]).astype(np.float64) + 0.5)
+    if not ((place >= 0) & (place < np.array(shape)[:, None])).all():
+        raise ValueError(f"a photon lies outside the image of {shape} pixels")
+    flat = np.ravel_multi_index(tuple(place.astype(np.intp)), shape)
+    image = np.zeros(shape[0] * shape[1], dtype)
+    if dtype.kind == "f":
+        np.add.at(image, flat, photons["energy"].astype(dtype))
+        return image.reshape(shape)
+    pixels, counts = np.unique(flat, return_counts=True)
+    if counts.size and counts.max() >= np.iinfo(dtype).max:
+        raise ValueError(f"{counts.max()} photons in one pixel do not fit into {dtype}")
+    image[pixels] = counts
+    return image.reshape(shape)
 
 
 def with_header(blob: bytes | memoryview, nbytes: int, itemsize: int) -> bytes | memoryview:

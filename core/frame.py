@@ -72,7 +72,12 @@ class Encoded:
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     codec: str = "none"
-    """`none` or `bslz4`."""
+    """One of `codecs.CODECS`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as they are, not decoded."""
+        return len(self.blob)
 
     def decode(self) -> NDArray[Any]:
         """Return the pixels, shape (rows, columns); read-only where no copy was made.

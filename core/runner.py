@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .admission import Admission
@@ -58,6 +59,8 @@ class Runner:
         Where reduced data goes.
     workers
         Number of map threads.
+    folder
+        Where the stage may keep files of its own.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Runner:
         workers: int = 1,
         queue_bytes: int = QUEUE_BYTES,
         policy: Policy = Policy.LOSSLESS,
+        folder: Path | None = None,
     ) -> None:
         self.stage, self.sinks, self.workers, self.policy = stage, tuple(sinks), workers, policy
         self.ledger = Ledger()
@@ -76,6 +80,8 @@ class Runner:
         self.results = Results()
         """The newest results, scalars and texts only; replaced whole, never changed."""
         self.last_error = ""
+        self.configured: Callable[[], None] = _nothing
+        """Called after every change of the parameters, whoever made it."""
         self._settings = Settings(0, parameters or stage.Parameters())
         self._configuring = threading.Lock()
         self._activity = Activity.IDLE
@@ -90,7 +96,7 @@ class Runner:
         self._series_has_rows = False
         self._written_version = 0
         self._cheap = [o.name for o in stage.outputs if o.live and o.kind in _CHEAP]
-        stage.connection = Connection(save=self._save)
+        stage.connection = Connection(self._save, self.configure, folder)
         stage.adopt(self._settings)
         for sink in self.sinks:
             sink.open(stage)
@@ -207,7 +213,8 @@ class Runner:
             self._token(partial(self.stage.adopt, new))
             if self._activity is Activity.IDLE:
                 self._background.calculate_soon()
-            return new
+        self.configured()
+        return new
 
     def command(self, name: str, argument: Any = None) -> None:
         """Carry out a command of the stage, at this place in the order of the frames.
@@ -232,7 +239,9 @@ class Runner:
         self.stage.handle(name, argument)
         if self._activity is not Activity.IDLE:
             self._background.changed()
-        elif (state := self.stage.state()) is not None:
+            return
+        self._background.calculate_soon()
+        if (state := self.stage.state()) is not None:
             for sink in self.sinks:
                 sink.checkpoint(state)
 
@@ -262,12 +271,12 @@ class Runner:
         if self._background.problem:
             problems.append(self._background.problem)
         with self.lock:
-            notes = self.stage.status()
+            notes, alarms = self.stage.status(), self.stage.alarms()
         return Health(
             activity=self._activity,
             failure=failures[0] if failures else "",
             source_lost=lost[0] if lost else "",
-            alarms=(*problems, *self._alarms.values()),
+            alarms=(*problems, *alarms, *self._alarms.values()),
             notes=(*filter(None, self._notices.values()), *notes),
         )
 
@@ -428,10 +437,10 @@ class Runner:
             sink.row(frame, row)
         self._series_has_rows, self._written_version = True, settings.version
         takers = [sink for sink in self.sinks if sink.takes_images]
-        image = self.stage.forward() if takers else None
-        if image is not None:
+        forwarded = self.stage.forward() if takers else None
+        if forwarded is not None:
             for sink in takers:
-                sink.image(frame, image)
+                sink.image(frame, forwarded)
 
     def _publish(self, frame: Frame, settings: Settings, seconds: float) -> None:
         stamp = frame.received if frame.timestamp is None else frame.timestamp
@@ -470,6 +479,10 @@ class Runner:
     def _save(self, document: Document) -> None:
         for sink in self.sinks:
             sink.save(document)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 _CHEAP = (Kind.SCALAR, Kind.TEXT, Kind.TEXTS)

@@ -13,11 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from numpy.typing import DTypeLike, NDArray
 
-from .frame import Frame, Series
+from .frame import Encoded, Frame, Series
 from .parameters import Parameters
 from .positions import Position
 
@@ -48,6 +49,8 @@ class Record(Enum):
     """Not at all: live only."""
     FRAME = "frame"
     """One row a frame, appended to a table at `path`."""
+    EVENTS = "events"
+    """Any number of rows a frame, appended together to the tables of its group."""
     SERIES = "series"
     """One value, replaced at every checkpoint and final at the series' end."""
 
@@ -58,6 +61,9 @@ class Output:
 
     `path` is where it stands below `/entry`. A path with `{slot}` in it is a
     table for each of `SLOTS` named slots; its row is then an array of `SLOTS`.
+
+    With `Record.EVENTS` its row is an array of n values, the same n for all
+    such outputs of a group, which has no other tables; left out, n is 0.
     """
 
     name: str
@@ -121,11 +127,30 @@ def _no_document(document: Document) -> None:
     """Drop a document where no sink takes any."""
 
 
+def _no_change(changes: Mapping[str, Any]) -> object:
+    """Refuse a change where nobody keeps parameters."""
+    raise ValueError("parameters cannot be changed from here")
+
+
 @dataclass
 class Connection:
     """What a runner gives its stage."""
 
     save: Callable[[Document], None] = _no_document
+    configure: Callable[[Mapping[str, Any]], object] = _no_change
+    """Changes parameters, as an operator would; from `deferred` work only, outside the lock."""
+    folder: Path | None = None
+    """Where the stage may keep files of its own; None: nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """An image for the next device of a chain."""
+
+    image: NDArray[Any] | Encoded
+    """(rows, columns)."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Entries that go with it."""
 
 
 class Stage(ABC, Generic[P, Partial]):
@@ -208,7 +233,7 @@ class Stage(ABC, Generic[P, Partial]):
         """
         raise NotImplementedError(command)
 
-    def forward(self) -> NDArray[Any] | None:
+    def forward(self) -> Forwarded | None:
         """Return the newest frame's image for the next device of a chain, or None."""
         return None
 
@@ -246,6 +271,10 @@ class Stage(ABC, Generic[P, Partial]):
 
     def status(self) -> list[str]:
         """Return sentences for Status, the most important first."""
+        return []
+
+    def alarms(self) -> list[str]:
+        """Return sentences about the results that put the device in ALARM while they hold."""
         return []
 
 

@@ -1,6 +1,6 @@
 """The stages that Ronda has: importing this module registers them all."""
 
-from .images import pilatus
+from .images import balor, pilatus, zyla
 from .stage import registry
 
-__all__ = ["pilatus", "registry"]
+__all__ = ["balor", "pilatus", "registry", "zyla"]

@@ -82,10 +82,18 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
             sinks = _open_sinks(properties, folder)
         except OSError as error:
             fault = f"{error}: change the property, then Init"
+    place = folder.path if folder else None
     if fault:
-        return Assembly(Runner(stage, parameters), folder, fault, problems)
-    policy = Policy(properties.policy)
-    runner = Runner(stage, parameters, sinks, properties.workers, properties.queue_bytes, policy)
+        return Assembly(Runner(stage, parameters, folder=place), folder, fault, problems)
+    runner = Runner(
+        stage,
+        parameters,
+        sinks,
+        properties.workers,
+        properties.queue_bytes,
+        Policy(properties.policy),
+        place,
+    )
     return Assembly(runner, folder, "", problems)
 
 

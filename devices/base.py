@@ -110,6 +110,7 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         self.runner, self._folder = assembly.runner, assembly.folder
         self._fault, self._problems = assembly.fault, assembly.problems
         self._remember()
+        self.runner.configured = self._keep_parameters
         positions = partial(open_source, self.PositionsUrl) if self.PositionsUrl else None
         self._control = Control(
             self.runner,
@@ -183,13 +184,11 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         with refusing(served.name):
             assert served.changes
             self.runner.configure(served.changes(self.snapshot(()), written))
-        self._keep_parameters()
 
     def carry_out(self, name: str, argument: Any = None) -> None:
         """Have the stage do one of its commands, in the order of the frames."""
         with refusing(name):
             self.runner.command(name, argument)
-        self._keep_parameters()
         self.refresh()
 
     def _keep_parameters(self) -> None:

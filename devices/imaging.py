@@ -51,4 +51,3 @@ class ImagingDevice(StageDevice):
                 raise
             for older in set(self._folder.path.glob(MASKS)) - {path}:
                 older.unlink()
-        self._keep_parameters()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from tango import CmdArgType, DevState
 from tango.server import command, device_property
 
+from ..core import simulation  # noqa: F401  (makes the scheme simulated: known)
 from ..core.parameters import Parameters, parameter
 from ..core.sources.replay import RECORDED, Fault, Replay, Sent
 from ..core.stage import Settings
@@ -100,7 +101,10 @@ class DetectorSimulator(ServingDevice):
     served: ClassVar[Mapping[str, Served[Snapshot]]] = {one.name: one for one in SERVED}
 
     SourceUrl = device_property(
-        str, "What is replayed: recording:FILE[,FILE...], hdf5:FILE::/path, images:GLOB.", True
+        str,
+        "What is replayed: recording:FILE[,FILE...], hdf5:FILE::/path, images:GLOB, "
+        "simulated:balor|zyla|pilatus[?frames=16&seed=0...].",
+        True,
     )
     PublishUrl = device_property(
         str,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ...core import simulation  # noqa: F401  (makes the scheme simulated: known)
 from ...core.parameters import ParameterError, Parameters, load_yaml, parse_assignments
 from ...core.runner import Runner
 from ...core.sinks.nexus import NexusWriter

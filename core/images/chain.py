@@ -14,10 +14,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..frame import BadFrame, Frame, Series
+from ..frame import BadFrame, Encoded, Frame, Series
 from ..parameters import ParameterError
 from ..positions import Position
-from ..stage import Closing, Command, Kind, Output, Row, Settings, Stage, Tree
+from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Stage, Tree
 from . import curves, pattern, preview, roi, sums
 from .curves import SeriesParameters
 from .mask import MaskParameters
@@ -41,6 +41,8 @@ class ChainParameters(
 
 
 P = TypeVar("P", bound=ChainParameters)
+QUANTITY = "quantity"
+"""Entry of an image that is sent to another device: what the value of a pixel is."""
 PONI_FILE = "geometry.poni"
 """Name of the file in which a device keeps its geometry for other programs."""
 
@@ -55,6 +57,15 @@ class ChainPartial:
     """True where pixels are left out."""
     rois: NDArray[np.float64]
     """Statistics of each ROI, as `roi.statistics` gives them."""
+    quantity: str = ""
+    """What the value of a pixel is, in words; empty: what the detector sends."""
+    compact: Encoded | None = None
+    """The same image in far fewer bytes, where there is such a form."""
+
+    @property
+    def kept(self) -> Pixels | Encoded:
+        """The image in the form that takes the fewest bytes."""
+        return self.image if self.compact is None else self.compact
 
 
 def chain_outputs(dtype: DTypeLike) -> tuple[Output, ...]:
@@ -136,7 +147,7 @@ class ImageChain(Stage[P, ChainPartial]):
 
     def map(self, frame: Frame, parameters: P) -> ChainPartial:
         """Turn and prepare one frame and find the statistics of its ROIs."""
-        turned = np.ascontiguousarray(parameters.orientation.apply(frame.data))
+        turned = turn(frame, parameters)
         mask = parameters.mask_for(turned.shape)
         image = as_pixels(self.prepare(turned, parameters))
         return ChainPartial(image, mask, roi.statistics(image, mask, parameters.rois))
@@ -147,17 +158,27 @@ class ImageChain(Stage[P, ChainPartial]):
             self.adopt(settings)
         if frame.series.run_id != self._series.run_id:
             self.begin(frame.series, settings)
-        if self._parameters.accumulate:
-            self._accumulate(frame, partial)
+        row = self.take(frame, partial)
         rows, columns = frame.shape
         self._raw_shape = rows, columns
+        self._newest, self._preview = partial, None
+        return row
+
+    def take(self, frame: Frame, partial: ChainPartial) -> Row:
+        """Add one frame to the sum and the curves."""
+        if self._parameters.accumulate:
+            self._accumulate(frame, partial)
         if self._shape() != partial.image.shape:
             self._rois.forget_images()
-        self._newest, self._preview = partial, None
-        return self._rois.add(frame, partial.image, partial.rois)
+        return self._rois.add(frame, partial.kept, partial.rois)
+
+    def set_aside(self, frame: Frame, partial: ChainPartial) -> Row:
+        """Show a frame that belongs neither to the sum nor to the curves."""
+        return self._rois.add(frame, None, np.full_like(partial.rois, np.nan))
 
     def _accumulate(self, frame: Frame, partial: ChainPartial) -> None:
-        meaning = self.meaning(self._parameters)
+        sent = str(frame.metadata.get(QUANTITY, ""))
+        meaning = [*self.meaning(self._parameters), *filter(None, (sent, partial.quantity))]
         before = self._sum.add(partial.image, partial.mask, frame.series, meaning)
         self._pattern.stale = True
         if before is not None:
@@ -262,9 +283,12 @@ class ImageChain(Stage[P, ChainPartial]):
             return getattr(self._pattern.pattern, what)
         return (self._rois if group == "roi" else self._sum).value(name)
 
-    def forward(self) -> Pixels | None:
+    def forward(self) -> Forwarded | None:
         """Return the newest image after the pre-step."""
-        return None if self._newest is None else self._newest.image
+        newest = self._newest
+        if newest is None:
+            return None
+        return Forwarded(newest.image, {QUANTITY: newest.quantity} if newest.quantity else {})
 
     def status(self) -> list[str]:
         """Return what an operator should know."""
@@ -384,6 +408,11 @@ class ImageChain(Stage[P, ChainPartial]):
             **{f"{place}/{axis}_pixel_size@units": "m" for axis in "xy"},
             **self._other_tree(),
         }
+
+
+def turn(frame: Frame, parameters: OrientationParameters) -> Pixels:
+    """Return the pixels of a frame (rows, columns) as the detector is mounted."""
+    return np.ascontiguousarray(parameters.orientation.apply(frame.data))
 
 
 def warm_up(dtype: DTypeLike) -> None:

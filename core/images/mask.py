@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-import fabio
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from ..frame import MAX_SIDE, BadFrame
+from ..frame import BadFrame
 from ..parameters import ParameterError, Parameters, parameter
+from .imagefile import HDF5_SCHEME, read_image
 from .pixels import Mask
-
-HDF5_SCHEME = "hdf5:"
 
 
 class MaskParameters(Parameters):
@@ -78,8 +72,6 @@ def load_mask(name: str) -> Mask:
     try:
         stat = path.stat()
         return _load(name, stat.st_mtime_ns, stat.st_size)
-    except ParameterError:
-        raise
     except Exception as error:
         raise ParameterError(f"mask_file: {name} cannot be read as an image ({error})") from None
 
@@ -87,48 +79,6 @@ def load_mask(name: str) -> Mask:
 @lru_cache(maxsize=4)
 def _load(name: str, modified: int, size: int) -> Mask:
     """Return the mask; `modified` and `size` of the file only tell versions apart."""
-    image = _reader(name)(name)
-    if image.ndim != 2 or image.dtype.kind not in "buif":
-        raise ParameterError(
-            f"mask_file: {name} holds {image.dtype} of shape {image.shape}, "
-            "not one image of numbers"
-        )
-    mask = np.ascontiguousarray(image != 0)
+    mask = np.ascontiguousarray(read_image(name) != 0)
     mask.flags.writeable = False
     return mask
-
-
-def _reader(name: str) -> Callable[[str], NDArray[Any]]:
-    if name.startswith(HDF5_SCHEME):
-        return _read_hdf5
-    return _read_numpy if name.endswith(".npy") else _read_fabio
-
-
-def _read_hdf5(name: str) -> NDArray[Any]:
-    file, separator, dataset = name.removeprefix(HDF5_SCHEME).partition("::")
-    if not separator:
-        raise ParameterError(f"mask_file: {name} is not of the form hdf5:FILE::/dataset")
-    with h5py.File(file, "r") as h5:
-        found = h5.get(dataset)
-        if not isinstance(found, h5py.Dataset):
-            raise ParameterError(f"mask_file: there is no dataset {dataset} in {file}")
-        _check_size(name, found.shape)
-        return np.asarray(found[()])
-
-
-def _read_numpy(name: str) -> NDArray[Any]:
-    image = np.load(name, mmap_mode="r", allow_pickle=False)
-    _check_size(name, image.shape)
-    return np.asarray(image)
-
-
-def _read_fabio(name: str) -> NDArray[Any]:
-    with fabio.open(name) as image:
-        return np.asarray(image.data)
-
-
-def _check_size(name: str, shape: tuple[int, ...]) -> None:
-    if max(shape, default=0) > MAX_SIDE or len(shape) > 2:
-        raise ParameterError(
-            f"mask_file: {name} has the shape {shape}, not two sides of at most {MAX_SIDE} pixels"
-        )

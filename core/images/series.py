@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frame import Frame, Series
+from ..frame import Encoded, Frame, Series
 from ..positions import Position, Scan, ScanBooks
 from ..stage import SLOTS, Row, Tree
 from .curves import SeriesParameters
@@ -82,7 +82,7 @@ class RoiSeries:
                 self._rows.forget(slot)
                 self._moved.add(slot)
 
-    def add(self, frame: Frame, image: Pixels, found: NDArray[np.float64]) -> Row:
+    def add(self, frame: Frame, image: Pixels | Encoded | None, found: NDArray[np.float64]) -> Row:
         """Add a frame; return its row for the tables.
 
         Parameters
@@ -90,7 +90,7 @@ class RoiSeries:
         frame
             Whose it is.
         image
-            (rows, columns), kept by reference.
+            (rows, columns), kept by reference; None: not to be looked at again.
         found
             Statistics of the ROIs, in the order of the parameters.
         """
@@ -98,7 +98,8 @@ class RoiSeries:
         for values, name in zip(found, self.parameters.rois, strict=True):
             if name in self._slots.of:
                 placed[self._slots.of[name]] = values
-        self._ring.add(len(self._rows), image, self.parameters.ring_bytes)
+        if image is not None:
+            self._ring.add(len(self._rows), image, self.parameters.ring_bytes)
         self._rows.add(frame, placed)
         self._touch()
         return self._table_row(placed)
@@ -230,13 +231,17 @@ class RoiSeries:
     def _look_again(self) -> Job:
         """Find the values of moved ROIs on the images that are still there."""
         rows, version, images = self._rows, self.version, self._ring.images()
-        mask, rois = self.parameters.mask, self.parameters.rois
+        parameters, rois = self.parameters, self.parameters.rois
         slots = {name: slot for name, slot in self._slots.of.items() if slot in self._moved}
         needed = slots.keys() | {rois[name].background for name in slots}
         wanted = {name: roi for name, roi in rois.items() if name in needed}
 
         def work() -> Callable[[], None]:
-            found = [(row, statistics(as_pixels(image), mask, wanted)) for row, image in images]
+            found = []
+            for row, image in images:
+                pixels = _pixels(image)
+                mask = parameters.mask_for(pixels.shape)
+                found.append((row, statistics(pixels, mask, wanted)))
 
             def store() -> None:
                 if version != self.version:
@@ -251,6 +256,10 @@ class RoiSeries:
             return store
 
         return work
+
+
+def _pixels(image: Pixels | Encoded) -> Pixels:
+    return as_pixels(image.decode() if isinstance(image, Encoded) else image)
 
 
 def _has_column(scan: Scan, name: str) -> bool:

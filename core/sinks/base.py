@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from numpy.typing import NDArray
-
 from ..frame import Frame, Series
-from ..stage import Document, Row, Settings, Stage, Tree
+from ..stage import Document, Forwarded, Row, Settings, Stage, Tree
 
 
 class Sink:
@@ -33,8 +31,8 @@ class Sink:
     def row(self, frame: Frame, row: Row) -> None:
         """Add one reduced frame."""
 
-    def image(self, frame: Frame, image: NDArray[Any]) -> None:
-        """Take the reduced image of one frame, [row, column]."""
+    def image(self, frame: Frame, forwarded: Forwarded) -> None:
+        """Take the reduced image of one frame."""
 
     def update(self, series: Series, tree: Tree) -> None:
         """Replace values of the series' file."""

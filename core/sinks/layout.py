@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ from numpy.typing import NDArray
 from ... import __version__
 from ..frame import Series
 from ..parameters import Parameters
-from ..stage import SLOTS, Kind, Output, Record, Row, Settings, Stage, Tree
-from .seriesfile import FRAMES
-from .tables import fill_value, fitted
+from ..stage import SLOTS, Kind, Output, Record, Settings, Stage, Tree
+from .columns import TABLES, Columns
+from .seriesfile import CHANGES
+from .tables import CHUNK_ROWS
 from .tree import NAMES, SLOT
 from .wire import Message, fixed_text, plain
 
@@ -43,58 +43,7 @@ BLANK_BYTES = 1 << 20
 """Arrays from this size on are not written at the beginning, only declared."""
 HEADER_BYTES = 1 << 20
 """Longest stream header that is kept."""
-CHANGES = "changes"
-"""Name of the book of parameter changes, and of its group."""
-_TEXTS = (Kind.TEXT, Kind.TEXTS)
 COUNTS = ("received", "reduced", "rejected", "dropped", "lost", "missing_rows")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One table of the frames: an output with `Record.FRAME`."""
-
-    name: str
-    path: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    """Of one row; with `{slot}` in the path, of one row of one slot."""
-    marks: bool
-
-    def stack(self, rows: Sequence[Row]) -> tuple[NDArray[Any], int]:
-        """Return the column [row, (slot,) ...] and how many values did not fit into it."""
-        slots = (SLOTS,) if SLOT in self.path else ()
-        column = np.full((len(rows), *slots, *self.shape), fill_value(self.dtype), self.dtype)
-        misfits = 0
-        for number, row in enumerate(rows):
-            given = row.get(self.name)
-            if given is None:
-                continue
-            value = fitted(np.asarray(given), self.dtype)
-            if value is not None and value.shape in ((), column.shape[1:]):
-                column[number] = value
-            else:
-                misfits += 1
-        return column, misfits
-
-
-def columns(stage: AnyStage, row: Row) -> tuple[Column, ...]:
-    """Return the tables of a stage, numbers only; the shape of a row is that of the first one."""
-    return tuple(
-        _column(stage, output, row.get(output.name))
-        for output in stage.outputs
-        if output.record is Record.FRAME and output.path and output.kind not in _TEXTS
-    )
-
-
-def _column(stage: AnyStage, output: Output, value: Any) -> Column:
-    dtype = np.dtype(output.dtype)
-    shape = () if value is None else np.shape(value)
-    group, _, leaf = output.path.rpartition("/")
-    if SLOT in output.path:
-        shape = shape[1:]
-    signal = stage.groups.get(group, {}).get("signal", leaf)
-    marks = SLOT in output.path and signal == leaf and dtype.kind == "f"
-    return Column(output.name, f"entry/{output.path}", dtype, shape, marks)
 
 
 def below_entry(tree: Tree) -> dict[str, Any]:
@@ -135,7 +84,7 @@ def begin_message(
         f"entry/process/{CHANGES}@NX_class": "NXcollection",
     }
     tree = {**fixed, **_group_attributes(stage), **tree}
-    tables = [output.path for output in stage.outputs if output.record is Record.FRAME]
+    tables = [output.path for output in stage.outputs if output.record in TABLES]
     paths = (*tree, *blanks, *(f"entry/{path}" for path in tables if path))
     return {"tree": {**_collections(paths, tree), **tree}, "blanks": blanks}
 
@@ -171,14 +120,24 @@ def change_columns(row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def books(tables: Iterable[Column]) -> dict[str, Any]:
-    """Return the tables of a `begin` message: frames, and changes of parameters."""
-    frames = {each.path: (each.dtype.str, each.shape, each.marks) for each in tables}
-    changes = change_columns({"frame": 0, "version": 0, "values": ""})
-    return {
-        FRAMES: frames,
-        CHANGES: {path: (column.dtype.str, (), False) for path, column in changes.items()},
+def books(tables: Iterable[Columns]) -> dict[str, Any]:
+    """Return the tables of a `begin` message: the stage's, and changes of parameters.
+
+    By book and path: dtype and shape of a row, whether it marks slots as used, and
+    the most rows in a piece (`ronda.core.sinks.tables.Table`).
+    """
+    out = {
+        book.name: {
+            each.path: (each.dtype.str, each.shape, each.marks, book.chunk_rows)
+            for each in book.columns
+        }
+        for book in tables
     }
+    changes = change_columns({"frame": 0, "version": 0, "values": ""})
+    out[CHANGES] = {
+        path: (column.dtype.str, (), False, CHUNK_ROWS) for path, column in changes.items()
+    }
+    return out
 
 
 def raw_link(series: Series, file: Path) -> dict[str, Any]:
@@ -291,7 +250,7 @@ def _outputs(
         if output.record is Record.NO or not output.path:
             continue
         path = f"entry/{output.path}"
-        known = path in tree or path in blanks or output.record is Record.FRAME
+        known = path in tree or path in blanks or output.record in TABLES
         if not known and output.kind is Kind.SCALAR:
             blanks[path] = (np.dtype(output.dtype).str, ())
         elif not known and output.kind is Kind.IMAGE:

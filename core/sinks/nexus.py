@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..frame import Frame, Series
-from ..stage import SLOTS, Document, Record, Row, Settings, Stage, Tree
+from ..stage import SLOTS, Document, Row, Settings, Stage, Tree
 from . import layout
 from .base import Sink
+from .columns import TABLES, check_events, columns
 from .paths import PathError, Roots, document_path, series_path
 from .process import WriterProcess
-from .seriesfile import END_NOTE, END_TIME
+from .seriesfile import CHANGES, END_NOTE, END_TIME
 from .sheet import Place, Sheet
 from .wire import Message, plain, size
 
@@ -81,9 +82,16 @@ class NexusWriter(Sink):
     # ------------------------------------------------------------------ a sink
 
     def open(self, stage: Stage[Any, Any]) -> None:
-        """Start the writer, for the outputs of this stage."""
+        """Start the writer, for the outputs of this stage.
+
+        Raises
+        ------
+        ValueError
+            If the stage declares tables that cannot be written.
+        """
+        check_events(stage.outputs)
         self._stage = stage
-        self._row_names = [each.name for each in stage.outputs if each.record is Record.FRAME]
+        self._row_names = [each.name for each in stage.outputs if each.record in TABLES]
         self._process = WriterProcess(self._roots.state, self._answer)
 
     @property
@@ -201,7 +209,7 @@ class NexusWriter(Sink):
     def _begin_message(
         self, sheet: Sheet, settings: Settings, first: Row, update: Tree, overwrite: bool
     ) -> Message | None:
-        sheet.columns = layout.columns(self._stage, first)
+        sheet.books = columns(self._stage, first)
         try:
             path = self._output_file or series_path(sheet.series, self._stage.name, self._roots)
         except (PathError, OSError, ValueError) as error:
@@ -219,7 +227,7 @@ class NexusWriter(Sink):
             "run": sheet.series.run_id,
             "path": str(path.absolute()),
             "overwrite": overwrite,
-            "books": layout.books(sheet.columns),
+            "books": layout.books(sheet.books),
             "slots": SLOTS,
             **parts,
         }
@@ -230,7 +238,7 @@ class NexusWriter(Sink):
         last[END_TIME], last[END_NOTE] = end, "complete"
         if sheet.changes:
             values = [change["values"] for change in sheet.changes]
-            last[f"entry/process/{layout.CHANGES}/values"] = values
+            last[f"entry/process/{CHANGES}/values"] = values
         return self._message("finish", sheet, last)
 
     def _message(self, what: str, sheet: Sheet, tree: Tree) -> Message | None:
@@ -241,9 +249,8 @@ class NexusWriter(Sink):
     def _rows_of_change(self, sheet: Sheet, change: Mapping[str, Any]) -> Message | None:
         if sheet.place is not Place.FOUND:
             return None
-        columns = layout.change_columns(change)
-        run = sheet.series.run_id
-        return {"do": "rows", "run": run, "book": layout.CHANGES, "columns": columns}
+        books = {CHANGES: layout.change_columns(change)}
+        return {"do": "rows", "run": sheet.series.run_id, "frames": 0, "books": books}
 
     def _submit(self, sheet: Sheet, make: Callable[[], Message | None], nbytes: int = 4096) -> None:
         if self._process is None or not sheet.begun:

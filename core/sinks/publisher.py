@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import zmq
-from numpy.typing import NDArray
 
-from ..frame import Encoded, Frame, Series
+from ..frame import Frame, Series
 from ..sources.base import SourceError
 from ..sources.stins import Part, encode_end, encode_header, encode_image
 from ..sources.stins_socket import endpoint
-from ..stage import Settings, Tree
+from ..stage import Forwarded, Settings, Tree
 from .base import Sink
 
 HIGH_WATER = 32
@@ -87,13 +86,13 @@ class Publisher(Sink):
         with self._lock:
             self._begin(series)
 
-    def image(self, frame: Frame, image: NDArray[Any] | Encoded) -> None:
+    def image(self, frame: Frame, forwarded: Forwarded) -> None:
         """Send one image; before it the header, if its series has none yet."""
         with self._lock:
             if self._series is None or self._series.run_id != frame.series.run_id:
                 self._begin(frame.series)
-            extra = {**frame.metadata, **self._extra}
-            self._send(encode_image, frame.frame_id, image, frame.timestamp, extra)
+            extra = {**frame.metadata, **forwarded.extra, **self._extra}
+            self._send(encode_image, frame.frame_id, forwarded.image, frame.timestamp, extra)
 
     def finish(self, series: Series, tree: Tree) -> None:
         """Send the end of a series."""

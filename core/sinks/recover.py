@@ -80,7 +80,10 @@ def _complete_copy(draft: Path, ended: datetime) -> tuple[int, list[str]]:
     """Read everything, note the end and complete; return rows, and what could not be read."""
     file = h5py.File(draft, "r+", libver=VERSION)
     try:
-        rows, damaged = _read_all(file)
+        tables, damaged = _read_all(file)
+        if not damaged and END_NOTE in file and not file[END_NOTE][()]:
+            _even_out(tables)
+        rows = max((len(table) for group in tables for table in group), default=0)
         end = {END_NOTE: NOTE, END_TIME: ended.isoformat(timespec="seconds")}
         finishing = write_tree if damaged else complete
         finishing(file, {key: text for key, text in end.items() if key in file})
@@ -94,12 +97,14 @@ def _complete_copy(draft: Path, ended: datetime) -> tuple[int, list[str]]:
     return rows, damaged
 
 
-def _read_all(file: h5py.File) -> tuple[int, list[str]]:
-    """Read every value once; return the length of the longest table, and what failed."""
-    rows, damaged = 0, []
+def _read_all(file: h5py.File) -> tuple[list[list[h5py.Dataset]], list[str]]:
+    """Read every value once; return the tables of each group, and what failed."""
+    tables: list[list[h5py.Dataset]] = []
+    damaged: list[str] = []
     groups = [file["/"]]
     while groups:
         group = groups.pop()
+        tables.append([])
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 continue
@@ -107,19 +112,32 @@ def _read_all(file: h5py.File) -> tuple[int, list[str]]:
                 item = group[name]
                 if isinstance(item, h5py.Group):
                     groups.append(item)
-                else:
-                    rows = max(rows, _read_values(item))
+                    continue
+                _read_values(item)
             except (OSError, RuntimeError, KeyError):
                 damaged.append(f"{group.name}/{name}")
-    return rows, damaged
+            else:
+                if item.ndim and item.maxshape[0] is None:
+                    tables[-1].append(item)
+    return tables, damaged
 
 
-def _read_values(dataset: h5py.Dataset) -> int:
-    """Read a dataset piece by piece; return its length if it is a table, else 0."""
+def _read_values(dataset: h5py.Dataset) -> None:
+    """Read a dataset piece by piece."""
     if dataset.size:
         for piece in dataset.iter_chunks() if dataset.chunks else [()]:
             dataset[piece]
-    return len(dataset) if dataset.ndim and dataset.maxshape[0] is None else 0
+
+
+def _even_out(tables: list[list[h5py.Dataset]]) -> None:
+    """Cut the tables of a group, which grow together, to the shortest.
+
+    Rows beyond belong to a flush that the kill cut short. Only for a file whose
+    series had not ended: after that there may be links to tables of other groups.
+    """
+    for group in tables:
+        for table in group:
+            table.resize(min(map(len, group)), axis=0)
 
 
 def _is_complete(path: Path) -> bool:

@@ -6,14 +6,14 @@ of JSON on its standard output. It knows trees and tables, no stage. It is
 separate because HDF5 can crash, and because a device that is killed leaves its
 files in good hands: when the input ends, the writer completes them and exits.
 
-| message    | entries                                                  |
-|------------|----------------------------------------------------------|
-| begin      | run, path, overwrite, tree, blanks, books, slots          |
-| rows       | run, book, columns                                       |
-| update     | run, tree                                                |
-| finish     | run, tree                                                |
-| save       | path, tree                                               |
-| checkpoint | tree                                                     |
+| message    | entries                                                            |
+|------------|--------------------------------------------------------------------|
+| begin      | run, path, overwrite, tree, blanks, books: tables by path, slots   |
+| rows       | run, frames: how many these rows belong to, books: columns by path |
+| update     | run, tree                                                          |
+| finish     | run, tree                                                          |
+| save       | path, tree                                                         |
+| checkpoint | tree                                                               |
 
 | answer    | entries                                                             |
 |-----------|---------------------------------------------------------------------|
@@ -51,7 +51,7 @@ from .checkpoint import write_checkpoint
 from .journal import Journal
 from .recover import recover
 from .reserved import ROOM, abandon, any_abandoned, close, create_new
-from .seriesfile import END_NOTE, END_TIME, FRAMES, SeriesFile, State
+from .seriesfile import END_NOTE, END_TIME, SeriesFile, State
 from .tables import Table
 from .tree import write_tree
 from .wire import Message, receive, size
@@ -127,7 +127,10 @@ class Scribe:
 
     def _do_begin(self, message: Message) -> None:
         books = {
-            book: {path: Table(np.dtype(d), tuple(s), m) for path, (d, s, m) in tables.items()}
+            book: {
+                path: Table(np.dtype(dtype), tuple(shape), *more)
+                for path, (dtype, shape, *more) in tables.items()
+            }
             for book, tables in message["books"].items()
         }
         blanks = {path: (dtype, tuple(shape)) for path, (dtype, shape) in message["blanks"].items()}
@@ -142,17 +145,16 @@ class Scribe:
         self._flush(message["run"])
 
     def _do_rows(self, message: Message) -> None:
-        run, book = message["run"], message["book"]
+        run, frames = message["run"], message["frames"]
         file = self._files.get(run)
         if file is None:
-            rows = len(next(iter(message["columns"].values()))) if book == FRAMES else 0
-            self._answer({"event": "dropped", "run": run, "rows": rows})
+            self._answer({"event": "dropped", "run": run, "rows": frames})
             return
-        file.rows(book, message["columns"])
+        file.rows(message["books"], frames)
         if sum(each.nbytes for each in self._files.values()) > MOST_WAITING:
             self._flush(run)
             if not file.idle:
-                self._answer({"event": "dropped", "run": run, "rows": file.drop_rows()})
+                self._answer({"event": "dropped", "run": run, "rows": file.drop_frames()})
 
     def _do_update(self, message: Message) -> None:
         if message["run"] in self._files:
@@ -231,7 +233,7 @@ class Scribe:
         """Leave a file as it is on the disk; the next start recovers it."""
         file = self._files.pop(run)
         _given_up.append(file)
-        self._answer({"event": "dropped", "run": run, "rows": file.drop_rows()})
+        self._answer({"event": "dropped", "run": run, "rows": file.drop_frames()})
         self._answer({"event": "given_up", "run": run})
         reason = self._problems.get(str(run), "")
         self._problem(GIVEN_UP, f"{reason}; given up with {file.frames} frames in it")

@@ -31,8 +31,8 @@ from .reserved import ROOM, VERSION, abandon, close, create_new, give_back, rese
 from .tables import Book, Table, fill_value
 from .wire import size
 
-FRAMES = "frames"
-"""Name of the book whose rows are frames."""
+CHANGES = "changes"
+"""Name of the book of parameter changes, and of its group; the others' rows belong to frames."""
 END_TIME, END_NOTE = "entry/end_time", "entry/end_note"
 """Texts of every series' file that whoever completes it fills in."""
 
@@ -79,6 +79,9 @@ class SeriesFile:
         self.refused: list[str] = []
         """Entries that HDF5 has no form for, with the reason."""
         self._tree, self._blanks = trees.expand(tree, slots), blanks
+        self.frames = 0
+        """Frames whose rows are safely written."""
+        self._frames_waiting = 0
         self._books = {name: Book(tables) for name, tables in books.items()}
         self._slots, self._overwrite, self._ending = slots, overwrite, False
         self._used: set[int] = set()
@@ -91,15 +94,19 @@ class SeriesFile:
 
     # --------------------------------------------------------------- what comes
 
-    def rows(self, book: str, columns: dict[str, NDArray[Any]]) -> None:
-        """Take rows: for each table of the book an array [row, ...].
+    def rows(self, books: Mapping[str, dict[str, NDArray[Any]]], frames: int) -> None:
+        """Take the rows of so many frames: by book, for each table an array [row, ...].
 
         Raises
         ------
         KeyError
-            If these are not the columns of that book.
+            If a book or its columns are others than in the layout; nothing is taken.
         """
-        self._books[book].add(columns)
+        for name, columns in books.items():
+            self._books[name].check(columns)
+        for name, columns in books.items():
+            self._books[name].waiting.append(columns)
+        self._frames_waiting += frames
 
     def update(self, tree: trees.Tree) -> None:
         """Take new values; of each only the newest is kept."""
@@ -117,20 +124,17 @@ class SeriesFile:
         return self._ending
 
     @property
-    def frames(self) -> int:
-        """Frames whose rows are safely written."""
-        return self._books[FRAMES].written
-
-    @property
     def nbytes(self) -> int:
         """Bytes that wait."""
         rows = sum(book.nbytes for book in self._books.values())
         return rows + sum(getattr(value, "nbytes", 0) for value in self._values.values())
 
-    def drop_rows(self) -> int:
-        """Forget the frames that wait; return how many."""
-        count = self._books[FRAMES].rows_waiting
-        self._books[FRAMES].waiting.clear()
+    def drop_frames(self) -> int:
+        """Forget the frames that wait, with all their rows; return how many."""
+        for name, book in self._books.items():
+            if name != CHANGES:
+                book.waiting.clear()
+        count, self._frames_waiting = self._frames_waiting, 0
         return count
 
     def _note_names(self, tree: trees.Tree) -> None:
@@ -216,13 +220,16 @@ class SeriesFile:
         give_back(self._handle)
         for book in self._books.values():
             book.written_safely()
+        self.frames += self._frames_waiting
+        self._frames_waiting = 0
         self._values.clear()
 
     def _write_reserved(self) -> None:
         assert self._file is not None
         for book in self._books.values():
-            if book.waiting:
+            if book.rows_waiting:
                 book.write(self._item, self._used)
+                self._file.flush()  # whoever finds a frame finds the events before it
         for key, value in self._values.items():
             self._later.pop(key, None)
             if not self._modified(key, value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,8 +11,7 @@ from typing import Any
 
 from ..frame import Series
 from ..stage import Row, Settings
-from .layout import Column
-from .seriesfile import FRAMES
+from .columns import Columns
 from .wire import Message
 
 
@@ -49,7 +49,7 @@ class Sheet:
     begun: bool = False
     """True once its first row came."""
     place: Place = Place.UNKNOWN
-    columns: tuple[Column, ...] = ()
+    books: tuple[Columns, ...] = ()
     changes: list[dict[str, Any]] = field(default_factory=list)
     """Changes of parameters, as in `layout.change_row`."""
     missing: int = 0
@@ -58,24 +58,28 @@ class Sheet:
     _written: int = 0
     _dropped: int = 0
     _dead: bool = False
+    _misfits: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pack(self, rows: list[Row]) -> Message | None:
         """Return the message for some rows, None if they have no file (any more)."""
-        if self.place is not Place.FOUND or not self.columns or self._dead:
+        if self.place is not Place.FOUND or not self.books or self._dead:
             return None
-        stacked = {each: each.stack(rows) for each in self.columns}
-        bad = [f"{each.name} of {count} frames" for each, (_, count) in stacked.items() if count]
-        if bad:
+        books, misfits = {}, Counter[str]()
+        for book in self.books:
+            books[book.name], found = book.stack(rows)
+            misfits += found
+        if misfits:
+            self._misfits += misfits
+            bad = [f"{name} of {count} frames" for name, count in self._misfits.items()]
             self.complain(f"values do not fit their tables: {', '.join(bad)}")
-        columns = {each.path: column for each, (column, _) in stacked.items()}
-        return {"do": "rows", "run": self.series.run_id, "book": FRAMES, "columns": columns}
+        return {"do": "rows", "run": self.series.run_id, "frames": len(rows), "books": books}
 
     def sent(self, rows: int) -> None:
         """Count rows that went to the writer, as far as there is a file."""
         if self.place is Place.REFUSED or self._dead:
             self.lost(rows)
-        elif self.place is Place.FOUND and self.columns:
+        elif self.place is Place.FOUND and self.books:
             self._sent += rows
 
     def lost(self, rows: int) -> None:

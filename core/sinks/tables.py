@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .tree import CHUNK_BYTES, SLOT, slot_name, storage_type
 
 CHUNK_ROWS = 1024
-"""Rows in a piece of a table; fewer where rows are long."""
+"""Rows in a piece of a table of frames; fewer where rows are long."""
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:
@@ -47,6 +47,8 @@ class Table:
     """Of one row; with `{slot}` in its path, of one row of one slot."""
     marks: bool = False
     """True: a slot is in use from its first value here on that is not NaN."""
+    most_rows: int = CHUNK_ROWS
+    """Most rows in a piece of the table."""
 
     @property
     def row_bytes(self) -> int:
@@ -56,7 +58,7 @@ class Table:
     @property
     def chunk_rows(self) -> int:
         """Rows in a piece of the table."""
-        return min(max(CHUNK_BYTES // self.row_bytes, 1), CHUNK_ROWS)
+        return min(max(CHUNK_BYTES // self.row_bytes, 1), self.most_rows)
 
 
 @dataclass(slots=True)
@@ -78,8 +80,8 @@ class Book:
         """Bytes of the rows that wait."""
         return sum(column.nbytes for columns in self.waiting for column in columns.values())
 
-    def add(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Take rows.
+    def check(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Object to rows that cannot be taken.
 
         Raises
         ------
@@ -88,7 +90,6 @@ class Book:
         """
         if columns.keys() != self.tables.keys():
             raise KeyError(f"columns {sorted(columns)} where {sorted(self.tables)} are wanted")
-        self.waiting.append(columns)
 
     def room(self, slots: int) -> int:
         """Return the most bytes that writing the rows that wait can take on the disk."""

@@ -13,7 +13,7 @@ from ronda.core.frame import Encoded, Frame, Lost, Series, SeriesEnd, SeriesStar
 from ronda.core.parameters import Parameters
 from ronda.core.sinks.publisher import HIGH_WATER, Publisher, PublishError
 from ronda.core.sources import open_source
-from ronda.core.stage import Settings
+from ronda.core.stage import Forwarded, Settings
 from ronda.tests.waiting import wait_for
 
 IMAGE = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -48,7 +48,7 @@ def publish_series(publisher: Publisher, count: int) -> Series:
         frame = Frame(series, number, IMAGE, timestamp=1e9 + number, metadata={"discard": 0})
         if number == 0:
             publisher.begin(series, frame, SETTINGS)
-        publisher.image(frame, IMAGE * number)
+        publisher.image(frame, Forwarded(IMAGE * number))
     publisher.finish(series, {})
     return series
 
@@ -58,7 +58,7 @@ def wait_for_reader(publisher: Publisher, reader: Any) -> None:
     series = new_series()
 
     def taken() -> bool:
-        publisher.image(Frame(series, 0, IMAGE), IMAGE)
+        publisher.image(Frame(series, 0, IMAGE), Forwarded(IMAGE))
         return bool(reader.of(Frame))
 
     wait_for(taken)
@@ -123,7 +123,7 @@ def test_a_slow_reader_stops_the_sender(publish: Any) -> None:
         series = new_series()
         count = 0
         while publisher.dropped == 0 or publisher.sent < HIGH_WATER:
-            publisher.image(Frame(series, count, large), large)
+            publisher.image(Frame(series, count, large), Forwarded(large))
             count += 1
             assert count < 100_000
         assert publisher.sent + publisher.dropped == count + 1
@@ -135,10 +135,10 @@ def test_a_series_without_end_runs_into_the_next(publish: Any, collect: Any) -> 
     wait_for_reader(publisher, reader)
     first, second = new_series(), new_series()
     sent = publisher.sent
-    publisher.image(Frame(first, 0, IMAGE), IMAGE)
-    publisher.image(Frame(second, 0, IMAGE), IMAGE)
+    publisher.image(Frame(first, 0, IMAGE), Forwarded(IMAGE))
+    publisher.image(Frame(second, 0, IMAGE), Forwarded(IMAGE))
     publisher.finish(first, {})
-    publisher.image(Frame(second, 1, IMAGE), IMAGE)
+    publisher.image(Frame(second, 1, IMAGE), Forwarded(IMAGE))
     publisher.finish(second, {})
     publisher.finish(second, {})
     wait_for(lambda: len(reader.of(SeriesEnd)) == 3)
@@ -152,7 +152,7 @@ def test_raw_bytes_are_decoded_on_the_way(publish: Any, collect: Any) -> None:
     wait_for_reader(publisher, reader)
     payload = Encoded(b"x" * 13, (3, 4), np.dtype("u2"), "bslz4")
     frame = Frame(new_series(), 5, payload)
-    publisher.image(frame, payload)
+    publisher.image(frame, Forwarded(payload))
     wait_for(lambda: reader.of(Frame)[-1].frame_id == 5)
     assert reader.of(Frame)[-1].payload.codec == "bslz4"
 
@@ -166,7 +166,7 @@ def test_the_image_changes_after_it_was_sent(publish: Any, collect: Any) -> None
     series = new_series()
     for number in range(1, 20):
         buffer[:] = number
-        publisher.image(Frame(series, number, buffer), buffer)
+        publisher.image(Frame(series, number, buffer), Forwarded(buffer))
     buffer[:] = 0
     wait_for(lambda: reader.of(Frame)[-1].frame_id == 19)
     for frame in reader.of(Frame):
@@ -195,17 +195,17 @@ def test_an_address_is_used_twice(publish: Any) -> None:
 
 def test_what_cannot_be_sent_raises(publish: Any) -> None:
     publisher = publish()
-    publisher.image(Frame(new_series(), 0, IMAGE, metadata={(1, 2): 3}), IMAGE)
+    publisher.image(Frame(new_series(), 0, IMAGE, metadata={(1, 2): 3}), Forwarded(IMAGE))
     assert "a message cannot be published at stins+tcp" in publisher.problem
     assert (publisher.sent, publisher.dropped) == (0, 2)
     publisher.close()
-    publisher.image(Frame(new_series(), 0, IMAGE), IMAGE)
+    publisher.image(Frame(new_series(), 0, IMAGE), Forwarded(IMAGE))
     assert publisher.dropped == 5
 
 
 def test_closing_twice_fails(publish: Any) -> None:
     publisher = publish()
-    publisher.image(Frame(new_series(), 0, IMAGE), IMAGE)
+    publisher.image(Frame(new_series(), 0, IMAGE), Forwarded(IMAGE))
     publisher.close()
     publisher.close()
     assert publisher.sent + publisher.dropped == 3

@@ -37,7 +37,7 @@ for _ in range(int(sys.argv[2])):
     values = np.arange(row, row + 10.0)
     columns = {path: values for path in tables}
     columns["entry/rois/{slot}/mean"] = np.stack([values] + [values * np.nan] * 3, axis=1)
-    file.rows("frames", columns)
+    file.rows({"frames": columns}, 10)
     row += 10
     file.update({"entry/sum": np.full((100, 100), row), "entry@frames": row})
     file.flush()
@@ -83,6 +83,41 @@ def test_torn_file_opens_plainly_and_completely(torn: Path) -> None:
         assert file[END_NOTE].asstr()[()].startswith("recovered")
         assert file[END_TIME].asstr()[()].startswith("20")
     assert list(torn.parent.iterdir()) == [torn]
+
+
+UNEVEN = """
+import os, sys, h5py
+file = h5py.File(sys.argv[1], "r+", libver=("v110", "v110"))
+file.swmr_mode = True
+for path, rows in {"entry/t3": 60, "entry/rois/slot_00/mean": 55}.items():
+    file[path].resize(rows, axis=0)
+    file[path][50:] = 7.0
+file.flush()
+os._exit(0)
+"""
+
+
+def test_tables_that_the_kill_left_uneven_are_cut_to_what_all_have(torn: Path) -> None:
+    """Those of a group grow together; what one has more is of a flush that was not."""
+    recover(torn)
+    with h5py.File(torn, "r+") as file:
+        file[END_NOTE][()] = np.bytes_(b"")
+    subprocess.run([sys.executable, "-c", UNEVEN, str(torn)], check=True)
+    assert recover(torn) == f"{torn} recovered, with 55 rows"
+    with h5py.File(torn) as file:
+        assert {len(file[f"entry/t{number}"]) for number in range(8)} == {50}
+        assert file["entry/t3"][...].tolist() == list(range(50))
+        assert file["entry/rois/slot_00/mean"][50:].tolist() == [7.0] * 5
+
+
+def test_tables_of_others_are_not_cut(torn: Path) -> None:
+    recover(torn)
+    with h5py.File(torn, "r+") as file:
+        del file[END_NOTE]
+    subprocess.run([sys.executable, "-c", UNEVEN, str(torn)], check=True)
+    assert recover(torn) == f"{torn} recovered, with 60 rows"
+    with h5py.File(torn) as file:
+        assert len(file["entry/t3"]) == 60
 
 
 def test_second_recovery_changes_nothing(torn: Path) -> None:
@@ -203,7 +238,7 @@ file.flush()
 row = 0
 while file.state is seriesfile.State.OPEN:
     values = np.arange(row, row + 500.0)
-    file.rows("frames", {path: values for path in tables})
+    file.rows({"frames": {path: values for path in tables}}, 500)
     file.update({"entry/sum": np.random.default_rng(row).integers(0, 1 << 60, (200, 200))})
     row += 500
     try:
@@ -244,7 +279,7 @@ def test_no_tree_of_values_breaks_a_file(tmp_path: Path, first: Any, last: Any) 
     end = {END_TIME: fixed_text("", 32), END_NOTE: fixed_text("", 64)}
     tables = {"frames": {"t": Table(np.dtype("i4"), ())}}
     file = SeriesFile(path, {**end, **first}, {}, tables, 2)
-    file.rows("frames", {"t": np.arange(3, dtype="i4")})
+    file.rows({"frames": {"t": np.arange(3, dtype="i4")}}, 3)
     file.flush()
     file.finish(last)
     file.flush()

@@ -246,7 +246,7 @@ class TestProcess:
         for message in (
             {"do": "dance"},
             {"do": "begin"},
-            {"do": "rows", "run": 5, "book": "frames", "columns": {"x": np.zeros(4)}},
+            {"do": "rows", "run": 5, "frames": 4, "books": {"frames": {"x": np.zeros(4)}}},
             {"do": "update", "run": 5, "tree": {}},
         ):
             messages.put(message)
@@ -282,7 +282,8 @@ class TestProcess:
             }
         )
         for _ in range(5):
-            messages.put({"do": "rows", "run": 1, "book": "frames", "columns": {"t": np.zeros(50)}})
+            rows = {"frames": {"t": np.zeros(50)}}
+            messages.put({"do": "rows", "run": 1, "frames": 50, "books": rows})
         messages.put(None)
         scribe.Scribe(answers.append).serve(messages)
         assert sum(answer["rows"] for answer in answers if answer["event"] == "dropped") == 150

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Geometry
+from ..geometry import Geometry
 
 LAB6_LATTICE = 4.15682
 """Lattice parameter of LaB6 in angstrom (NIST SRM 660c certificate, 22.5 degrees C)."""

@@ -1,0 +1,61 @@
+"""Single images in files: EDF, TIFF, CBF and their like, NPY, or a dataset of an HDF5 file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fabio
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..frame import MAX_SIDE
+
+HDF5_SCHEME = "hdf5:"
+
+
+def read_image(name: str) -> NDArray[Any]:
+    """Return the one image of numbers (rows, columns) in a file, or in `hdf5:FILE::/dataset`.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else.
+    OSError
+        If it cannot be read.
+    """
+    if name.startswith(HDF5_SCHEME):
+        image = _read_hdf5(name)
+    else:
+        image = _read_numpy(name) if name.endswith(".npy") else _read_fabio(name)
+    if image.ndim != 2 or image.dtype.kind not in "buif":
+        raise ValueError(f"it holds {image.dtype} of shape {image.shape}, not one image of numbers")
+    return image
+
+
+def _read_hdf5(name: str) -> NDArray[Any]:
+    file, separator, dataset = name.removeprefix(HDF5_SCHEME).partition("::")
+    if not separator:
+        raise ValueError("it is not of the form hdf5:FILE::/dataset")
+    with h5py.File(file, "r") as h5:
+        found = h5.get(dataset)
+        if not isinstance(found, h5py.Dataset):
+            raise ValueError(f"there is no dataset {dataset} in {file}")
+        _check_size(found.shape)
+        return np.asarray(found[()])
+
+
+def _read_numpy(name: str) -> NDArray[Any]:
+    image = np.load(name, mmap_mode="r", allow_pickle=False)
+    _check_size(image.shape)
+    return np.asarray(image)
+
+
+def _read_fabio(name: str) -> NDArray[Any]:
+    with fabio.open(name) as image:
+        return np.asarray(image.data)
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    if max(shape, default=0) > MAX_SIDE or len(shape) > 2:
+        raise ValueError(f"it has the shape {shape}, not two sides of at most {MAX_SIDE} pixels")
