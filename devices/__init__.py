@@ -1,3 +1,4 @@
 """Tango devices: one thin class per stage."""
 
+from ..core import simulation as simulation  # makes the scheme simulated: known
 from . import tango_source as tango_source  # makes the scheme tango: known

@@ -19,6 +19,20 @@ def pilatus_accumulator() -> None:
     serve("PilatusAccumulator", PilatusAccumulator)
 
 
+def zyla_thresholder() -> None:
+    """Run the server ZylaThresholder."""
+    from .zyla import ZylaThresholder
+
+    serve("ZylaThresholder", ZylaThresholder)
+
+
+def balor_photon_detector() -> None:
+    """Run the server BalorPhotonDetector."""
+    from .balor import BalorPhotonDetector
+
+    serve("BalorPhotonDetector", BalorPhotonDetector)
+
+
 def detector_simulator() -> None:
     """Run the server DetectorSimulator."""
     from .simulator import DetectorSimulator
@@ -28,10 +42,12 @@ def detector_simulator() -> None:
 
 def ronda() -> None:
     """Run the server Ronda, which carries devices of all classes in one process."""
+    from .balor import BalorPhotonDetector
     from .pilatus import PilatusAccumulator
     from .simulator import DetectorSimulator
+    from .zyla import ZylaThresholder
 
-    serve("Ronda", PilatusAccumulator, DetectorSimulator)
+    serve("Ronda", PilatusAccumulator, ZylaThresholder, BalorPhotonDetector, DetectorSimulator)
 
 
 def serve(name: str, *classes: type[tango.server.Device]) -> None:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from tango import CmdArgType, DevState
 from tango.server import command, device_property
 
-from ..core import simulation  # noqa: F401  (makes the scheme simulated: known)
 from ..core.parameters import Parameters, parameter
 from ..core.sources.replay import RECORDED, Fault, Replay, Sent
 from ..core.stage import Settings

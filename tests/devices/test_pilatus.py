@@ -91,11 +91,11 @@ def send(detector: Replay, device: Served, url: str, filename: str, rate: float 
     wait_for(lambda: device.ledger()["queued"] == 0)
 
 
-def complete(path: Path) -> bool:
-    """Tell whether a file is closed: plain readers can open it."""
+def complete(path: Path, entry: str = "entry/program_name") -> bool:
+    """Tell whether a file is closed, so that plain readers can open it, and holds an entry."""
     try:
         with h5py.File(path) as file:
-            return "entry/program_name" in file
+            return entry in file
     except OSError:
         return False
 
