@@ -39,6 +39,15 @@ class Accumulated:
     rings: Rings = field(default_factory=dict)
     rois: Rectangles = field(default_factory=dict)
 
+    @property
+    def valid(self) -> NDArray[np.float64]:
+        """The sum, NaN in pixels that never were valid."""
+        total = np.asarray(self.total, float)
+        valid = np.isfinite(total)
+        if self.valid_count is not None:
+            valid &= self.valid_count > 0
+        return np.where(valid, total, np.nan)
+
 
 @dataclass(frozen=True)
 class Curve:

@@ -102,7 +102,10 @@ def _decode_photons(
     flat = np.ravel_multi_index(tuple(place.astype(np.intp)), shape)
     image = np.zeros(shape[0] * shape[1], dtype)
     if dtype.kind == "f":
-        np.add.at(image, flat, photons["energy"].astype(dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(image, flat, photons["energy"].astype(dtype))
+        if not np.isfinite(image[flat]).all():
+            raise ValueError(f"the energy of the photons in one pixel does not fit into {dtype}")
         return image.reshape(shape)
     pixels, counts = np.unique(flat, return_counts=True)
     if counts.size and counts.max() >= np.iinfo(dtype).max:

@@ -170,6 +170,11 @@ class Runner:
         return all(not receiver.thread.is_alive() for receiver in self._receivers)
 
     @property
+    def in_series(self) -> bool:
+        """True from the start of a series until its end, as far as it is reduced."""
+        return self._series is not None
+
+    @property
     def total(self) -> int | None:
         """Frames that the source holds, where it knows."""
         return self._receivers[0].total if self._receivers else None

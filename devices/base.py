@@ -157,7 +157,7 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
             remembered=self._remembered,
             queue_fill=100 * runner.queue.fill,
             input_rate=runner.ledger.input_rate,
-            last_error=runner.last_error or next(self._complaints(), ""),
+            last_error=runner.last_error or next(self.complaints(), ""),
         )
 
     def read_window(self, output: str, window: Sequence[int]) -> NDArray[Any]:
@@ -232,10 +232,14 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
     @command
     def Reset(self) -> None:
         """Acknowledge: leave ALARM or FAULT. No data and no parameter is touched."""
+        self.forget_problems()
+        self.refresh()
+
+    def forget_problems(self) -> None:
+        """Forget what there was to complain about."""
         self.runner.reset()
         self._control.problem = ""
         self._problems.clear()
-        self.refresh()
 
     def _check_startable(self) -> None:
         if self._fault:
@@ -259,11 +263,16 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
                 health = replace(health, activity=Activity.RUNNING)
             elif not ready:
                 return
+            health = replace(health, notes=(*health.notes, *self.notes()))
             queued = self.runner.ledger.counts.queued
-            complaints = tuple(self._complaints())
+            complaints = tuple(self.complaints())
             self.condition = condition(health, self._fault, complaints, self.SourceUrl, queued)
 
-    def _complaints(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
+        """Yield what else the device itself has to say."""
+        yield from ()
+
+    def complaints(self) -> Iterator[str]:
         """Yield what the device itself has to complain about."""
         yield from (problem for problem in list(self._problems.values()) if problem)
         if self._alive and self._control.problem:

@@ -15,7 +15,7 @@ from pathlib import Path
 import tango
 
 from .process import STOP_TIME, Process, ProcessError
-from .registration import Server, read_config, register
+from .registration import Server, placeholders, read_config, register
 
 LOOPBACK = "127.0.0.1"
 START_TIME = 60.0
@@ -165,7 +165,7 @@ def running(
     ----------
     config
         The set-up, in dsconfig's JSON form. `${OUTPUT}` in a property stands for
-        `directory`, `${FRAMES_PORT}` and `${POSITIONS_PORT}` for free ports.
+        `directory`, every `${..._PORT}` for a free port.
     directory
         Folder for what is written.
     values
@@ -181,7 +181,7 @@ def running(
     ProcessError
         If something does not start.
     """
-    ports = {name: str(free_port()) for name in ("FRAMES_PORT", "POSITIONS_PORT")}
+    ports = {name: str(free_port()) for name in placeholders(config) if name.endswith("_PORT")}
     place = {"OUTPUT": str(directory.resolve()), **ports, **(values or {})}
     servers = read_config(config, place)
     host = os.environ.get("TANGO_HOST", "") if tango_host is None else tango_host

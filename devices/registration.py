@@ -41,6 +41,20 @@ class Server:
         return f"{self.name}/{self.instance}"
 
 
+def placeholders(path: Path) -> set[str]:
+    """Return the names that a set-up asks for as `${NAME}`.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read.
+    """
+    try:
+        return set(PLACEHOLDER.findall(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+
+
 def read_config(path: Path, values: Mapping[str, str]) -> list[Server]:
     """Return the servers of a set-up, with `${NAME}` replaced in the values of properties.
 

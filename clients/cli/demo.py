@@ -1,19 +1,19 @@
-"""`ronda demo`: a recording is replayed into a Tango device, for people to watch."""
+"""`ronda demo`: three detectors are played into Tango devices, for people to watch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import tango
 from rich.console import Console
 
 from ... import __file__ as package
-from ...core.simulation import FEMTOMAX, lab6_lines
 from ...devices.database import System, running
-from .. import pictures
 from .console import ledger_line, stderr
+from .demo_parts import PARTS, TRUTH
 from .powder import write_powder
 from .table import Display, Reading, read
 from .up import config_path
@@ -23,17 +23,6 @@ IMAGES, POSITIONS = "lab6-pilatus.cbors.gz", "lab6-sardana.cbors"
 SIMULATED = "simulated-lab6.cbors.gz"
 REAL_DATA = Path(package).resolve().parents[1] / "shared" / "data"
 """Where it is looked for: beside the clone."""
-DETECTOR, DEVICE = "demo/detector/pilatus", "demo/reduction/pilatus"
-"""The devices of `config/demo.json`."""
-RATE = 3.0
-"""Frames a second: slow enough to watch."""
-Q_MAX = 6.1
-"""Rings are drawn up to here, in 1/angstrom."""
-ROIS = (
-    "background=390,430,25,40",
-    "ring_100=360,300,30,80;background=background",
-    "ring_110=435,300,35,80;background=background",
-)
 INTERVAL = 0.2
 """Seconds between two looks at the devices."""
 QUIET = 5.0
@@ -49,21 +38,21 @@ class DemoError(OSError):
 
 
 def run_demo(directory: Path, data: Path | None, simulated: bool) -> int:
-    """Replay a recording into a PilatusAccumulator and watch; return the exit status.
+    """Play three detectors into their devices and watch; return the exit status.
 
     Parameters
     ----------
     directory
         The demo writes into a new folder below it.
     data
-        Folder of the real recording; None: beside the clone, if it is there.
+        Folder of the real recording of a Pilatus; None: beside the clone, if it is there.
     simulated
         Simulate a powder even so.
 
     Returns
     -------
     int
-        0, or 1 if nothing arrived or the ledger does not hold.
+        0, or 1 if nothing arrived at a device or a ledger does not hold.
 
     Raises
     ------
@@ -77,29 +66,33 @@ def run_demo(directory: Path, data: Path | None, simulated: bool) -> int:
     if recording:
         console.print(f"replaying {recording}, a LaB6 powder measured at FemtoMAX", soft_wrap=True)
     else:
-        console.print("simulating a LaB6 powder; some seconds")
+        console.print("simulating a LaB6 powder on a Pilatus; some seconds")
         recording = f"recording:{folder.resolve() / SIMULATED}"
         write_powder(folder / SIMULATED)
-    console.print("starting a Tango database, a detector and a PilatusAccumulator")
+    console.print("simulating a Bragg peak on a Zyla and single photons on a Balor meanwhile")
+    console.print("starting a Tango database, three detectors, and a device for each")
     try:
         final = _measure(console, folder, recording)
     except tango.DevFailed as error:
         raise DemoError(f"a device did not do what it should: {error.args[0].desc}") from None
-    written = _draw(folder)
-    console.print(_outcome(final))
+    written = [path for part in PARTS for path in part.draw(folder)]
+    for reading in final:
+        console.print(_outcome(reading), soft_wrap=True)
     console.print("\n".join(["left for you to look at:", *map(str, written)]), soft_wrap=True)
-    return 0 if succeeded(final) else 1
+    return 0 if all(map(succeeded, final)) else 1
 
 
-def _measure(console: Console, folder: Path, recording: str) -> Reading:
-    """Run the devices on a recording; return what the ledger was at the end."""
-    with running(config_path("demo"), folder, {"SOURCE": recording}, tango_host="") as system:
-        detector, device = system.proxy(DETECTOR), system.proxy(DEVICE)
-        for proxy in (detector, device):
+def _measure(console: Console, folder: Path, recording: str) -> list[Reading]:
+    """Run the devices; return what each one's ledger was at the end."""
+    values = {"SOURCE": recording, "TRUTH": quote(str(folder.resolve() / TRUTH))}
+    with running(config_path("demo"), folder, values, tango_host="") as system:
+        proxies = {name: system.proxy(name) for name in system.devices}
+        for proxy in proxies.values():
             proxy.set_timeout_millis(TIMEOUT)
-        _wait(console, "the devices get ready", lambda: _ready(detector, device))
-        _set_up(detector, device)
-        return _watch(console, system, detector, device)
+        _wait(console, "the devices get ready", lambda: _ready(*proxies.values()))
+        for part in PARTS:
+            part.set_up(proxies[part.detector], proxies[part.device])
+        return _watch(console, system, proxies)
 
 
 def _recording(data: Path | None) -> str | None:
@@ -132,50 +125,45 @@ def _ready(*proxies: tango.DeviceProxy) -> bool:
     return all(proxy.state() != tango.DevState.INIT for proxy in proxies)
 
 
-def _set_up(detector: tango.DeviceProxy, device: tango.DeviceProxy) -> None:
-    """Tell the device where the detector stands, and where to look."""
-    detector.rate = RATE
-    device.photon_energy = FEMTOMAX.photon_energy
-    device.detector_distance = FEMTOMAX.detector_distance
-    device.beam_center_x = FEMTOMAX.beam_center_x
-    device.beam_center_y = FEMTOMAX.beam_center_y
-    device.q_rings = lab6_lines(Q_MAX)[0]
-    for roi in ROIS:
-        device.AddRoi(roi)
-
-
 def _watch(
-    console: Console, system: System, detector: tango.DeviceProxy, device: tango.DeviceProxy
-) -> Reading:
-    """Start both, show them until everything that was sent is reduced; return the last reading."""
-    device.Start()
-    detector.Start()
+    console: Console, system: System, proxies: dict[str, tango.DeviceProxy]
+) -> list[Reading]:
+    """Start everything, show it until all that was sent is reduced; return the last readings."""
+    for part in PARTS:
+        proxies[part.device].Start()
+        proxies[part.detector].Start()
     sent, since = 0.0, time.monotonic()
     with Display(console) as display:
         while True:
-            readings = [read(DETECTOR, detector), read(DEVICE, device)]
-            display.show(readings)
+            readings = {name: read(name, proxy) for name, proxy in proxies.items()}
+            display.show(readings.values())
             if system.ended:
                 raise DemoError(system.ended[0])
-            now_sent = readings[0].values.get("images_sent", sent)
+            now_sent = sum(one.values.get("images_sent", 0.0) for one in readings.values())
             if now_sent > sent:
                 sent, since = now_sent, time.monotonic()
             quiet = time.monotonic() - since
-            ended = readings[0].state == "STANDBY" or quiet > QUIET
-            if (ended and _arrived(*readings)) or quiet > PATIENCE:
+            if quiet > PATIENCE or all(
+                _arrived(readings[part.detector], readings[part.device], quiet) for part in PARTS
+            ):
                 break
             time.sleep(INTERVAL)
-        device.Stop()
-        _wait(console, "", lambda: device.state() != tango.DevState.RUNNING)
-        final = read(DEVICE, device)
-        display.show([read(DETECTOR, detector), final], last=True)
+        devices = [proxies[part.device] for part in PARTS]
+        for device in devices:
+            device.Stop()
+        _wait(console, "", lambda: tango.DevState.RUNNING not in [one.state() for one in devices])
+        final = [read(part.device, proxies[part.device]) for part in PARTS]
+        display.show(final, last=True)
     return final
 
 
-def _arrived(detector: Reading, device: Reading) -> bool:
-    """Tell whether all that the detector has sent so far is done."""
+def _arrived(detector: Reading, device: Reading, quiet: float) -> bool:
+    """Tell whether a detector has ended and all that it sent is done.
+
+    One that complains counts as ended after so many quiet seconds.
+    """
     counts = device.counts
-    if counts is None or counts.queued:
+    if counts is None or counts.queued or (detector.state != "STANDBY" and quiet <= QUIET):
         return False
     return 0 < detector.values.get("images_sent", 0) <= counts.received
 
@@ -197,31 +185,14 @@ def _wait(console: Console, what: str, ready: Callable[[], bool]) -> None:
         time.sleep(INTERVAL)
 
 
-def _draw(folder: Path) -> list[Path]:
-    """Draw what was measured; return the files that are worth looking at."""
-    files = sorted(folder.glob("scan-*.h5"))
-    if not files:
-        return []
-    newest = files[-1]
-    images: dict[str, Callable[[Path, Path], None]] = {
-        "accumulated.png": pictures.draw_accumulated,
-        "pattern.png": pictures.draw_azimuthal,
-        "rois.png": pictures.draw_rois,
-        "demo.png": pictures.draw_file,
-    }
-    for name, draw in images.items():
-        draw(newest, folder / name)
-    return [newest, *(folder / name for name in images)]
-
-
 def succeeded(final: Reading) -> bool:
     """Tell whether frames arrived and the ledger holds."""
     return final.balanced and final.counts is not None and final.counts.reduced > 0
 
 
 def _outcome(final: Reading) -> str:
-    """Return the ledger in one sentence."""
+    """Return the ledger of a device in one sentence."""
     if final.counts is None:
-        return f"the device showed no ledger: {final.status}"
+        return f"{final.device} showed no ledger: {final.status}"
     verdict = "the ledger holds" if succeeded(final) else "the ledger does NOT hold"
-    return f"{ledger_line(final.counts)}: {verdict}"
+    return f"{final.device}: {ledger_line(final.counts)}: {verdict}"

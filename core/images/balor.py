@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..frame import BadFrame, Encoded, Frame, Series
 from ..parameters import ParameterError
 from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Tree, registry
 from . import detection, roi
-from .chain import QUANTITY, ChainPartial
+from .chain import ChainPartial
 from .cmos import COUNTS, CmosChain, CmosPartial, camera_outputs, nothing
 from .dark import Dark
 from .detection import Detection
@@ -112,7 +113,7 @@ class BalorStage(CmosChain[BalorParameters]):
             nothing = np.full((len(parameters.rois), len(roi.STATISTICS)), np.nan)
             return BalorPartial(clean, mask, nothing, COUNTS, dark=dark, misfit=misfit, found=found)
         what = parameters.clean_image
-        photons = found.photons(parameters.view_sum_min).tobytes()
+        photons = _shown(found, region, parameters.view_sum_min).tobytes()
         compact = Encoded(photons, image.shape, _TYPE[what], FORMAT)
         clean = as_pixels(compact.decode())
         values = roi.statistics(clean, mask, parameters.rois)
@@ -141,7 +142,7 @@ class BalorStage(CmosChain[BalorParameters]):
         """Add one frame to what it belongs to."""
         found = partial.found if isinstance(partial, BalorPartial) else None
         if found is None or self.recording:
-            return super().take(frame, partial)
+            return {"detection_frame": frame.frame_id, **super().take(frame, partial)}
         if isinstance(found, Candidates):
             self._search.add(found.pixel, partial.image.shape)
             return {**super().take(frame, partial), **self._detection.add(frame, found)}
@@ -168,7 +169,8 @@ class BalorStage(CmosChain[BalorParameters]):
         """Refuse an analysis ROI that is not on the frame."""
         super().accept(parameters)
         region, old = parameters.analysis, self._parameters
-        if region is None or self._raw_shape is None or region == old.analysis:
+        same = (region, parameters.orientation) == (old.analysis, old.orientation)
+        if region is None or self._raw_shape is None or same:
             return
         shape = parameters.orientation.turned(self._raw_shape)
         if region[1] > shape[0] or region[3] > shape[1]:
@@ -211,13 +213,10 @@ class BalorStage(CmosChain[BalorParameters]):
 
     def forward(self) -> Forwarded | None:
         """Return the newest clean image; nothing for a frame with too many hits."""
-        newest = self._newest
-        if not isinstance(newest, BalorPartial):
-            return super().forward()
-        if newest.compact is None:
-            return None
-        image = newest.compact if self._parameters.republish_photons else newest.image
-        return Forwarded(image, {QUANTITY: newest.quantity})
+        forwarded, newest = super().forward(), self._newest
+        if forwarded is None or newest is None or not self._parameters.republish_photons:
+            return forwarded
+        return replace(forwarded, image=newest.kept)
 
     def status(self) -> list[str]:
         """Return what an operator should know."""
@@ -321,6 +320,19 @@ _DETECTED = {output.name for output in detection.OUTPUTS}
 def _unset(parameters: BalorParameters) -> str:
     names = ", ".join(parameters.unset)
     return f"photons are not looked for, frames are thresholded only: set {names}"
+
+
+def _shown(found: Candidates, region: Rectangle, least: float) -> NDArray[np.void]:
+    """Return the photons of the clean image, as `codecs.PHOTON` records.
+
+    A centre of gravity may lie beyond the region (pixels less dark may be negative);
+    the photon is then shown at the region's edge.
+    """
+    photons = found.photons(max(least, found.cuts.least))
+    top, bottom, left, right = region
+    photons["y"] = np.clip(photons["y"], top, bottom - 1)
+    photons["x"] = np.clip(photons["x"], left, right - 1)
+    return photons
 
 
 def _outside(text: str, shape: tuple[int, ...]) -> str:

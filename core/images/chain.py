@@ -116,6 +116,7 @@ class ImageChain(Stage[P, ChainPartial]):
         self._pattern = PowderPattern(self._parameters.azimuthal_bins)
         self._raw_shape: tuple[int, int] | None = None
         self._newest: ChainPartial | None = None
+        self._aside = False
         self._preview: Preview | None = None
 
     # ------------------------------------------------- what detectors differ in
@@ -158,6 +159,9 @@ class ImageChain(Stage[P, ChainPartial]):
             self.adopt(settings)
         if frame.series.run_id != self._series.run_id:
             self.begin(frame.series, settings)
+        if self._shape() != partial.image.shape:
+            self._rois.forget_images()
+        self._aside = False
         row = self.take(frame, partial)
         rows, columns = frame.shape
         self._raw_shape = rows, columns
@@ -168,12 +172,11 @@ class ImageChain(Stage[P, ChainPartial]):
         """Add one frame to the sum and the curves."""
         if self._parameters.accumulate:
             self._accumulate(frame, partial)
-        if self._shape() != partial.image.shape:
-            self._rois.forget_images()
         return self._rois.add(frame, partial.kept, partial.rois)
 
     def set_aside(self, frame: Frame, partial: ChainPartial) -> Row:
-        """Show a frame that belongs neither to the sum nor to the curves."""
+        """Show a frame that belongs neither to the sum nor to the curves, here or elsewhere."""
+        self._aside = True
         return self._rois.add(frame, None, np.full_like(partial.rois, np.nan))
 
     def _accumulate(self, frame: Frame, partial: ChainPartial) -> None:
@@ -284,9 +287,9 @@ class ImageChain(Stage[P, ChainPartial]):
         return (self._rois if group == "roi" else self._sum).value(name)
 
     def forward(self) -> Forwarded | None:
-        """Return the newest image after the pre-step."""
+        """Return the newest image after the pre-step; nothing for one that was set aside."""
         newest = self._newest
-        if newest is None:
+        if newest is None or self._aside:
             return None
         return Forwarded(newest.image, {QUANTITY: newest.quantity} if newest.quantity else {})
 

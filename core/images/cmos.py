@@ -215,7 +215,7 @@ class CmosChain(ImageChain[C]):
 
     def value(self, name: str) -> Any:
         """Return the present value of an output."""
-        dark = self._parameters.recorded_dark if name.startswith("dark") else None
+        dark = self._dark() if name.startswith("dark") else None
         match name:
             case "dark":
                 return None if dark is None else self._turned(dark.mean)
@@ -230,6 +230,14 @@ class CmosChain(ImageChain[C]):
             case "dark_missing":
                 return self._wanted if self._recording is None else self._recording.missing
         return super().value(name)
+
+    def _dark(self) -> Dark | None:
+        """Return the recorded dark in use; None: there is none, or it cannot be read any more."""
+        try:
+            dark: Dark | None = self._parameters.recorded_dark
+        except ParameterError:
+            return None
+        return dark
 
     def _turned(self, image: Pixels) -> Pixels:
         return np.ascontiguousarray(self._parameters.orientation.apply(image))
@@ -265,11 +273,20 @@ class CmosChain(ImageChain[C]):
         complete, use = self._complete, self._use_newest and not self.recording
         if complete is None and not use:
             return chain_work
-        self._complete, self._use_newest = None, self._use_newest and not use
+        self._use_newest = self._use_newest and not use
 
         def work() -> Callable[[], None]:
-            self._problem = self._keep(complete, use)
-            return chain_work() if chain_work else nothing
+            problem = self._keep(complete, use)
+            store_chain = chain_work() if chain_work else nothing
+
+            def store() -> None:
+                self._problem = problem
+                # Only now: until its file is there, UseDark must know that it is coming.
+                if self._complete is complete:
+                    self._complete = None
+                store_chain()
+
+            return store
 
         return work
 
@@ -289,8 +306,9 @@ class CmosChain(ImageChain[C]):
     # ------------------------------------------------------------- what is kept
 
     def finish(self, series: Series) -> Closing:
-        """End a series; its file gets the recorded dark, too."""
-        closing, dark = super().finish(series), self._parameters.recorded_dark
+        """End a series; its file gets the recorded dark that was subtracted, too."""
+        closing, newest = super().finish(series), self._newest
+        dark = newest.dark if isinstance(newest, CmosPartial) else None
         return (
             closing
             if dark is None

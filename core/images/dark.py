@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,14 @@ from ..frame import BadFrame, Frame, Rejected, check_shape
 from ..parameters import ParameterError, parameter
 from ..sources.base import SourceError, open_source
 from ..stage import Tree
-from .imagefile import read_image
+from .imagefile import check_size, read_image
 from .orientation import OrientationParameters
-from .pixels import Marks, Pixels, as_pixels, is_valid, marks
+from .pixels import Marks, Pixels, as_pixels, is_valid, marks, measured
 
 SUFFIX = ".npz"
 """Of a dark that Ronda recorded."""
+KEPT = f"dark-{'[0-9]' * 20}{SUFFIX}"
+"""Darks that were recorded into a folder, in order of their time."""
 MOST_FRAMES = 10_000
 """Frames of a dark, at most."""
 EXPOSURE = ("exposure_time", "ExposureTime", "count_time")
@@ -50,7 +54,7 @@ class Dark:
         if self.mean.shape != tuple(shape):
             return f"it has {self.mean.shape} pixels, the frames {tuple(shape)}"
         known = self.exposure_time is not None and exposure_time is not None
-        if known and not np.isclose(self.exposure_time or 0, exposure_time or 0, rtol=1e-3):
+        if known and not np.isclose(self.exposure_time or 0, exposure_time or 0, rtol=1e-3, atol=0):
             return (
                 f"it was exposed for {self.exposure_time:g} s, the frames for {exposure_time:g} s"
             )
@@ -77,11 +81,14 @@ class Dark:
         exposure = np.nan if self.exposure_time is None else self.exposure_time
         facts = np.array([self.frames, self.recorded, exposure])
         rms = np.empty((0, 0), np.float32) if self.rms is None else self.rms
-        with draft.open("wb") as file:
-            np.savez(file, mean=self.mean, rms=rms, facts=facts)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        try:
+            with draft.open("wb") as file:
+                np.savez(file, mean=self.mean, rms=rms, facts=facts)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 class DarkParameters(OrientationParameters):
@@ -135,7 +142,8 @@ def load_dark(name: str) -> Dark:
     path = Path(rest.partition("::")[0] if colon and len(scheme) > 1 else name)
     try:
         stat = path.stat() if path.exists() else None
-        version = (stat.st_mtime_ns, stat.st_size) if stat else (0, 0)
+        # What is no single file may have changed: it is always read again.
+        version = (stat.st_mtime_ns, stat.st_size) if stat else (time.time_ns(), 0)
         return _load(name, version)
     except Exception as error:
         raise ParameterError(f"dark_file: {name} cannot be used as a dark ({error})") from None
@@ -150,14 +158,30 @@ def _load(name: str, version: tuple[int, int]) -> Dark:
         return _average(name)
     image = read_image(name)
     check_shape(image.shape, image.dtype)
-    return Dark(as_pixels(image))
+    return Dark(_without_marks(image))
+
+
+def _without_marks(image: Pixels) -> Pixels:
+    """Return the mean of a dark: where nothing was measured, nothing is ever above it."""
+    pixels = as_pixels(image)
+    special = marks(pixels.dtype)
+    return as_pixels(np.where(measured(pixels, special), pixels, special.highest))
 
 
 def _load_recorded(name: str) -> Dark:
     """Return a dark that `save` wrote; sizes are checked before anything is read."""
+    size = Path(name).stat().st_size
     with zipfile.ZipFile(name) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it is compressed, as RecordDark never does")
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("it is compressed, as RecordDark never does")
+            with archive.open(entry) as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"{entry.filename} is of no form that RecordDark writes")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            check_size(shape)
+            if math.prod(shape) * dtype.itemsize > size:
+                raise ValueError(f"{entry.filename} claims {shape} {dtype}, more than the file")
     with np.load(name, allow_pickle=False) as arrays:
         mean, rms, facts = (arrays[name] for name in ("mean", "rms", "facts"))
     check_shape(mean.shape, mean.dtype)
@@ -165,7 +189,7 @@ def _load_recorded(name: str) -> Dark:
         raise ValueError("its arrays do not belong together")
     exposure = None if np.isnan(facts[2]) else float(facts[2])
     noise = rms if rms.size else None
-    return Dark(as_pixels(mean), noise, int(facts[0]), float(facts[1]), exposure)
+    return Dark(_without_marks(mean), noise, int(facts[0]), float(facts[1]), exposure)
 
 
 def _average(url: str) -> Dark:
@@ -242,14 +266,22 @@ class DarkRecording:
             shift = self._sum / self._valid
             rms = np.sqrt(np.maximum(self._squares / self._valid - shift**2, 0))
         never = self._valid == 0
-        mean = self._first + np.where(never, 0, shift)
-        if self._dtype.kind != "f":
-            mean = np.rint(mean)
-        pixels = mean.astype(self._dtype)
-        pixels[never] = marks(self._dtype).highest
+        mean = self._first + shift
+        pixels = in_type(np.where(never, np.nan, mean), self._dtype)
         return Dark(
             as_pixels(pixels), rms.astype(np.float32), self.frames, self._last, self._exposure
         )
+
+
+def in_type(values: NDArray[Any], dtype: np.dtype[Any]) -> Pixels:
+    """Return values in a type of pixels, rounded where it is one of integers.
+
+    What is too large, or NaN, becomes the highest value that is no mark.
+    """
+    highest = marks(dtype).highest
+    whole = np.rint(values) if dtype.kind != "f" and values.dtype.kind == "f" else values
+    fits = whole < highest
+    return np.where(fits, np.where(fits, whole, 0).astype(dtype), highest)
 
 
 @kernel
@@ -280,14 +312,14 @@ def add_dark(
 
 def newest_dark(folder: Path) -> Path | None:
     """Return the newest dark that was recorded into a folder, or None."""
-    return max(folder.glob(f"dark-*{SUFFIX}"), default=None)
+    return max(folder.glob(KEPT), default=None)
 
 
 def keep_dark(dark: Dark, folder: Path, in_use: str) -> Path:
     """Write a recorded dark into a folder; older ones but that in use are removed."""
     path = folder / f"dark-{time.time_ns():020d}{SUFFIX}"
     dark.save(path)
-    for older in folder.glob(f"dark-*{SUFFIX}"):
-        if older != path and str(older) != in_use:
+    for older in folder.glob(KEPT):
+        if older != path and older.resolve() != Path(in_use).resolve():
             older.unlink()
     return path

@@ -17,6 +17,8 @@ from .pixels import Mask
 
 MOST = 1_000_000
 """Hot pixels in a list, at most."""
+LINE = 16
+"""Bytes of a line of a list, at most on average."""
 LIST = "hot-pixels-*.csv"
 """Lists that were found, in a device's folder."""
 HEADER = "row,column"
@@ -111,10 +113,12 @@ def load_hot_pixels(path: Path) -> NDArray[np.intp]:
         In one sentence, if it is none.
     """
     try:
+        if not path.is_file() or path.stat().st_size > MOST * LINE:
+            raise ValueError(f"it is no file of at most {MOST * LINE} bytes")
         lines = [line for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
         pixels = [line.split(",") for line in lines if line.strip() != HEADER]
         hot = np.array(pixels, np.intp).reshape(len(pixels), 2)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ParameterError(f"hot_pixel_file: {path} is no list of pixels ({error})") from None
     if len(hot) > MOST or (hot < 0).any():
         raise ParameterError(f"hot_pixel_file: {path} holds negative numbers, or over {MOST} lines")
@@ -125,8 +129,11 @@ def keep_hot_pixels(hot: NDArray[np.intp], folder: Path) -> Path:
     """Write a list into a folder, whole or not at all; older ones are removed."""
     path = folder / LIST.replace("*", f"{time.time_ns():020d}")
     draft = path.with_suffix(".new")
-    np.savetxt(draft, hot, "%d", ",", header=HEADER, comments="")
-    draft.replace(path)
+    try:
+        np.savetxt(draft, hot, "%d", ",", header=HEADER, comments="")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     for older in set(folder.glob(LIST)) - {path}:
         older.unlink()
     return path

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import fabio
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import MAX_SIDE
+from ..sources.images import read_images
 
 HDF5_SCHEME = "hdf5:"
 
@@ -41,21 +42,24 @@ def _read_hdf5(name: str) -> NDArray[Any]:
         found = h5.get(dataset)
         if not isinstance(found, h5py.Dataset):
             raise ValueError(f"there is no dataset {dataset} in {file}")
-        _check_size(found.shape)
+        check_size(found.shape)
         return np.asarray(found[()])
 
 
 def _read_numpy(name: str) -> NDArray[Any]:
     image = np.load(name, mmap_mode="r", allow_pickle=False)
-    _check_size(image.shape)
+    check_size(image.shape)
     return np.asarray(image)
 
 
 def _read_fabio(name: str) -> NDArray[Any]:
-    with fabio.open(name) as image:
-        return np.asarray(image.data)
+    image = next(read_images(Path(name)), "it holds no image")
+    if isinstance(image, str):
+        raise ValueError(image)
+    return image
 
 
-def _check_size(shape: tuple[int, ...]) -> None:
+def check_size(shape: tuple[int, ...]) -> None:
+    """Refuse a claimed shape that no image has, before anything is allocated for it."""
     if max(shape, default=0) > MAX_SIDE or len(shape) > 2:
         raise ValueError(f"it has the shape {shape}, not two sides of at most {MAX_SIDE} pixels")

@@ -112,7 +112,7 @@ class BalorParameters(HotPixelParameters, CmosParameters):
         if isinstance(text, str) and text.strip():
             region = _region(text)
             return f"{region.x},{region.y},{region.width},{region.height}"
-        return text or ""
+        return text.strip() if isinstance(text, str) else text or ""
 
     @model_validator(mode="after")
     def _possible(self) -> BalorParameters:

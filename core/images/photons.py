@@ -60,8 +60,8 @@ class Candidates(Hits):
     pixel: NDArray[np.int32]
     """(n, 2): row and column of the hottest pixel."""
     place: NDArray[np.float32]
-    """(n, 2): centre of gravity y, x in px; the pixel's own centre where the energy is not
-    positive."""
+    """(n, 2): centre of gravity y, x in px; the pixel's own centre where that is not within
+    the 3 x 3 pixels, some of which are far below dark."""
     energy: NDArray[np.float32]
     """(n,) in counts, or in what the gain makes of them."""
     flag: NDArray[np.uint8]
@@ -168,7 +168,8 @@ def find_candidates(
     found, values
         Filled, with room for all maxima: (n, 2) row and column; (n, 3) sum of the 3 x 3
         pixels less dark in counts, and the distance y, x of their centre of gravity
-        from the pixel in px, 0 where the sum is not positive.
+        from the pixel in px, 0 where it is not within the 3 x 3 pixels: the sum is
+        not positive, or some of them are far below dark.
 
     Returns
     -------
@@ -205,8 +206,9 @@ def find_candidates(
                     continue
                 found[number, 0], found[number, 1] = row, column
                 values[number, 0] = total
-                values[number, 1] = along_y / total if total > 0 else 0.0
-                values[number, 2] = along_x / total if total > 0 else 0.0
+                within = (total > 0) & (abs(along_y) <= total) & (abs(along_x) <= total)
+                values[number, 1] = along_y / total if within else 0.0
+                values[number, 2] = along_x / total if within else 0.0
                 number += 1
     return hits, number, touching
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compute.jit import kernel
-from .dark import Dark
+from .dark import Dark, in_type
 from .orientation import Orientation
 from .pixels import Marks, Pixels, is_valid, marks
 
@@ -76,14 +76,14 @@ def _row(threshold: float, columns: int, dtype: np.dtype[Any]) -> Pixels:
 
 def _dark(dark: NDArray[Any], dtype: np.dtype[Any]) -> Pixels:
     """Return a dark in the frames' type: integers rounded, from 0 to what is no mark."""
-    value = np.rint(dark) if dtype.kind != "f" and dark.dtype.kind == "f" else dark
-    return np.ascontiguousarray(np.clip(value, 0, marks(dtype).highest), dtype)
+    return np.ascontiguousarray(in_type(np.maximum(dark, 0), dtype))
 
 
 def _threshold(above: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:
     """Return thresholds in the frames' type, integers rounded up; NaN: never reached."""
     if dtype.kind == "f":
-        return np.ascontiguousarray(np.where(np.isnan(above), np.inf, above), dtype)
+        reached = above <= np.finfo(dtype).max
+        return np.ascontiguousarray(np.where(reached, above, np.inf), dtype)
     never = np.iinfo(dtype).max
     reached = above < never
     exact = np.ceil(np.where(reached, above, 0)).astype(dtype)

@@ -31,11 +31,11 @@ SERIES = Series(1, "bench")
 REPEATS = 15
 
 
-def best_and_median(work: Callable[[], object]) -> tuple[float, float]:
+def best_and_median(work: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float]:
     """Return the shortest and the median time of some work in ms, after it was done once."""
     work()
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = time.perf_counter()
         work()
         times.append(1e3 * (time.perf_counter() - begin))

@@ -69,7 +69,9 @@ def main() -> None:
         source = Path(folder) / "powder.h5"
         with h5py.File(source, "w") as file:
             file["data"] = simulate_powder(frames=30).frames
-        with running(CONFIG, Path(folder) / "out", {"SOURCE": f"hdf5:{source}"}, "") as system:
+        with running(
+            CONFIG, Path(folder) / "out", {"SOURCE": f"hdf5:{source}", "TRUTH": ""}, ""
+        ) as system:
             simulator = system.proxy("demo/detector/pilatus")
             pilatus = system.proxy("demo/reduction/pilatus")
             simulator.filename = ""

@@ -22,7 +22,7 @@ from ronda.clients.cli.table import Display, Reading, line_of
 from ronda.clients.cli.up import config_path
 from ronda.core.ledger import Counts
 from ronda.devices.database import EmbeddedDatabase
-from ronda.devices.registration import read_config
+from ronda.devices.registration import placeholders, read_config
 from ronda.tests.waiting import wait_for
 
 DEVICE = "test/detector/1"
@@ -163,8 +163,8 @@ def test_a_demo_whose_ledger_does_not_hold_fails(received: int, reduced: int, qu
 
 def test_every_set_up_that_ships_can_be_read() -> None:
     for name in ("demo", "femtomax"):
-        places = dict.fromkeys(("OUTPUT", "SOURCE", "FRAMES_PORT", "POSITIONS_PORT"), "x")
-        assert read_config(config_path(name), places)
+        path = config_path(name)
+        assert read_config(path, dict.fromkeys(placeholders(path), "x"))
 
 
 def test_the_display_is_a_table_on_a_terminal_and_lines_elsewhere() -> None:
