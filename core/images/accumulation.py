@@ -70,9 +70,9 @@ class Accumulation:
 
     @property
     def valid_count(self) -> NDArray[np.uint32]:
-        """How often each pixel was valid, (rows, columns); a new array."""
+        """How often each pixel was valid, (rows, columns); never changes, may be read-only."""
         if self.missing is None:
-            return np.full(self.shape, self.frames, np.uint32)
+            return np.broadcast_to(np.uint32(self.frames), self.shape)
         return np.uint32(self.frames) - self.missing
 
     def add(self, image: Pixels, mask: Mask | None, series: Series) -> None:

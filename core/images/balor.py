@@ -166,13 +166,20 @@ class BalorStage(CmosChain[BalorParameters]):
         self._detection.rebin(self._parameters.histogram_width)
 
     def accept(self, parameters: BalorParameters) -> None:
-        """Refuse an analysis ROI that is not on the frame."""
+        """Refuse an analysis ROI or hot pixels that are not on the frame."""
         super().accept(parameters)
-        region, old = parameters.analysis, self._parameters
-        same = (region, parameters.orientation) == (old.analysis, old.orientation)
-        if region is None or self._raw_shape is None or same:
+        if self._raw_shape is None:
             return
+        region, old = parameters.analysis, self._parameters
         shape = parameters.orientation.turned(self._raw_shape)
+        if parameters.hot_pixel_file != old.hot_pixel_file:
+            try:
+                parameters.mask_for(shape)
+            except BadFrame as error:
+                raise ParameterError(str(error)) from None
+        same = (region, parameters.orientation) == (old.analysis, old.orientation)
+        if region is None or same:
+            return
         if region[1] > shape[0] or region[3] > shape[1]:
             raise ParameterError(_outside(parameters.analysis_roi, shape))
 

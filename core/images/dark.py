@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 import zipfile
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .imagefile import check_size, read_image
 from .orientation import OrientationParameters
 from .pixels import Marks, Pixels, as_pixels, is_valid, marks, measured
 
+URL = re.compile(r"[a-z][a-z0-9+]+:")
+"""How frames to average are named, rather than one image in a file."""
 SUFFIX = ".npz"
 """Of a dark that Ronda recorded."""
 KEPT = f"dark-{'[0-9]' * 20}{SUFFIX}"
@@ -154,7 +157,7 @@ def _load(name: str, version: tuple[int, int]) -> Dark:
     """Return the dark; `version` of the file only tells versions apart."""
     if name.endswith(SUFFIX):
         return _load_recorded(name)
-    if name.partition(":")[0] in ("hdf5", "images", "recording"):
+    if URL.match(name):
         return _average(name)
     image = read_image(name)
     check_shape(image.shape, image.dtype)
@@ -195,6 +198,9 @@ def _load_recorded(name: str) -> Dark:
 def _average(url: str) -> Dark:
     """Return the dark of the frames of a file."""
     source = open_source(url)
+    if source.live:
+        source.close()
+        raise SourceError("it is no file: RecordDark averages the frames of a detector")
     recording: DarkRecording | None = None
     try:
         for event in source.events():

@@ -168,19 +168,21 @@ class Occupancy:
         """Return the known hot pixels (n, 2) [row, column] and those that count too often.
 
         That is more often than chance allows where a pixel counts as its surroundings
-        do, or as the whole frame if that counts more: a bright spot has no hot pixels.
+        do, as the whole frame if that counts more, or twice as often as the third most
+        frequent pixel around it if that is more: the edge of what is looked at has no hot
+        pixels, nor has a bright spot, and up to two others nearby may be hot, too.
         """
-        counts = self._counts
+        counts, mean = self._counts, self._counts.mean()
         pixels = np.argwhere(counts >= LEAST)
-        side = 2 * REACH + 1
-        padded = np.pad(counts, REACH)
-        around = np.zeros(len(pixels))
-        for dy in range(side):
-            for dx in range(side):
-                around += padded[pixels[:, 0] + dy, pixels[:, 1] + dx]
+        pixels = pixels[gammainc(counts[tuple(pixels.T)], mean) * counts.size < FALSE_ALARMS]
         own = counts[tuple(pixels.T)].astype(np.float64)
+        padded, side = np.pad(counts, REACH), range(2 * REACH + 1)
+        near = [(dy, dx) for dy in side for dx in side if (dy, dx) != (REACH, REACH)]
+        around = np.stack([padded[tuple((pixels + shift).T)] for shift in near])
+        third = np.partition(around, -3, axis=0)[-3]
         # One count more, so that a surrounding without any is no proof of nothing.
-        expected = np.maximum((around - own + 1) / (side**2 - 1), counts.mean())
+        alike = (around.sum(axis=0) + 1) / len(near)
+        expected = np.maximum(np.maximum(alike, 2.0 * third), mean)
         chance = gammainc(own, expected)  # of a Poisson number to be so large or larger
         found = pixels[chance * counts.size < FALSE_ALARMS]
         return np.unique(np.concatenate([known, found]), axis=0)

@@ -46,11 +46,9 @@ class RunningSum:
 
     @property
     def valid_count(self) -> NDArray[np.uint32]:
-        """How often each pixel was valid, (rows, columns); a new array."""
+        """How often each pixel was valid, (rows, columns); never changes, may be read-only."""
         first, *rest = [part.valid_count for part in self._running()]
-        for count in rest:
-            first += count
-        return first
+        return sum(rest, first)
 
     @property
     def total(self) -> Any:
@@ -96,9 +94,11 @@ class RunningSum:
         """Return the sum of everything since it was last cleared; a copy."""
         return _joined(self._running(), copy=True)
 
-    def own(self) -> Accumulation:
-        """Return the sum of the present series alone; a copy."""
-        return _joined(self._own(), copy=True)
+    def both(self) -> tuple[Accumulation, Accumulation]:
+        """Return the sum of everything and that of the present series; copies, or one of both."""
+        running = self.running()
+        same = self._earlier is None and self._before_clear is None
+        return running, running if same else _joined(self._own(), copy=True)
 
     def shown(self) -> tuple[Pixels, Mask | None]:
         """Return the running sum, to look at only, and where no pixel was ever valid.

@@ -187,7 +187,7 @@ class FrameSum:
 
     def both(self) -> tuple[Accumulation, Accumulation] | None:
         """Return copies of the sum and of the present series' own; None: no frame yet."""
-        return None if self._sum is None else (self._sum.running(), self._sum.own())
+        return None if self._sum is None else self._sum.both()
 
     def shown(self) -> tuple[Pixels, Mask | None] | None:
         """Return the sum to look at, and where no pixel was ever valid; None: no frame yet."""

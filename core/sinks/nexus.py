@@ -28,6 +28,8 @@ from .wire import Message, plain, size
 
 log = logging.getLogger(__name__)
 
+LARGE = 1 << 20
+"""Bytes of an image that a series' file goes without when too many wait for the writer."""
 _OF_SERIES = ("path", "layout", "rows", "dropped", "writer message")
 """Problems that are over when the next series begins."""
 
@@ -151,6 +153,13 @@ class NexusWriter(Sink):
             return
         self._ending[series.run_id] = sheet
         end = layout.now()
+        if self._process.full:
+            tree = {key: value for key, value in tree.items() if size({key: value}) < LARGE}
+            self.note(
+                "overflow",
+                f"the file writer is too slow: the images of series "
+                f"{series.run_id} are not in its file",
+            )
         self._process.submit(lambda: self._finish_message(sheet, tree, end), size(tree), must=True)
 
     def save(self, document: Document) -> None:

@@ -21,7 +21,7 @@ from .wire import Message, send
 log = logging.getLogger(__name__)
 
 QUEUE_BYTES = 512 << 20
-"""Bytes that may wait for a writer that is stuck."""
+"""Bytes of rows that may wait for a writer that is stuck, and of everything else."""
 BATCH_BYTES = 1 << 20
 """Rows are sent when there are so many bytes of them..."""
 BATCH_SECONDS = 0.1
@@ -72,7 +72,7 @@ class WriterProcess:
     def __init__(self, state_directory: Path | None, answered: Callable[[Message], None]) -> None:
         self._state_directory, self._answered = state_directory, answered
         self._jobs: deque[_Job | _RowJob] = deque()
-        self._waiting = 0
+        self._waiting, self._rows_waiting = 0, 0
         self._changed = threading.Condition()
         self._closing = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -135,12 +135,25 @@ class WriterProcess:
 
     def _put(self, job: _Job | _RowJob, must: bool = False) -> bool:
         with self._changed:
-            if self._closing or (self._waiting + job.nbytes > QUEUE_BYTES and not must):
+            waiting = self._rows_waiting if isinstance(job, _RowJob) else self._waiting
+            if self._closing or (waiting + job.nbytes > QUEUE_BYTES and not must):
                 return False
             self._jobs.append(job)
-            self._waiting += job.nbytes
+            self._count(job, job.nbytes)
             self._changed.notify_all()
             return True
+
+    def _count(self, job: _Job | _RowJob, nbytes: int) -> None:
+        """Count what waits: images are large, and must not push rows out."""
+        if isinstance(job, _RowJob):
+            self._rows_waiting += nbytes
+        else:
+            self._waiting += nbytes
+
+    @property
+    def full(self) -> bool:
+        """True if no more images can wait."""
+        return self._waiting > QUEUE_BYTES
 
     def _run(self) -> None:
         self._start()
@@ -170,14 +183,14 @@ class WriterProcess:
                     began = time.monotonic()
                 elif not isinstance(self._jobs[0], _RowJob):
                     return [self._pop()]
-                elif rest <= 0 or self._closing or self._waiting >= BATCH_BYTES:
+                elif rest <= 0 or self._closing or self._rows_waiting >= BATCH_BYTES:
                     return self._pop_rows(self._jobs[0].sheet)
                 else:
                     self._changed.wait(rest)
 
     def _pop(self) -> _Job | _RowJob:
         job = self._jobs.popleft()
-        self._waiting -= job.nbytes
+        self._count(job, -job.nbytes)
         return job
 
     def _pop_rows(self, sheet: Sheet) -> list[_Job | _RowJob]:

@@ -196,9 +196,9 @@ def test_both_sums_are_as_exact_as_if_kept_alone() -> None:
     np.testing.assert_allclose(
         running.running().sum, summed(*map(floats, range(6))).sum, rtol=1e-15
     )
-    np.testing.assert_array_equal(running.own().sum, summed(*map(floats, range(3, 6))).sum)
+    np.testing.assert_array_equal(running.both()[1].sum, summed(*map(floats, range(3, 6))).sum)
     assert running.series == [Contribution(1, "a.h5", 3), Contribution(2, "b.h5", 3)]
-    assert running.frames == 6 and running.own().frames == 3
+    assert running.frames == 6 and running.both()[1].frames == 3
 
 
 def test_clearing_empties_the_running_sum_and_not_the_series_own() -> None:
@@ -212,18 +212,18 @@ def test_clearing_empties_the_running_sum_and_not_the_series_own() -> None:
     assert running.running().sum.tolist() == [[0, 0]]
     running.add(np.array([[1000, 3]], np.int32), None, OTHER)
     assert running.running().sum.tolist() == [[1000, 3]]
-    assert running.own().sum.tolist() == [[1110, 3]]
-    assert running.own().valid_count.tolist() == [[3, 1]]
+    assert running.both()[1].sum.tolist() == [[1110, 3]]
+    assert running.both()[1].valid_count.tolist() == [[3, 1]]
     assert running.valid_count.tolist() == [[1, 1]]
     running.begin()
-    assert running.own().frames == 0
+    assert running.both()[1].frames == 0
     assert running.running().frames == 1
 
 
 def test_what_is_returned_does_not_change_later() -> None:
     running = RunningSum((1, 1), np.int32)
     running.add(np.array([[1]], np.int32), None, SERIES)
-    before, own, count = running.running(), running.own(), running.valid_count
+    before, own, count = running.running(), running.both()[1], running.valid_count
     running.begin()
     running.add(np.array([[-1]], np.int32), None, OTHER)
     assert before.sum.item() == own.sum.item() == 1
@@ -237,7 +237,7 @@ def test_the_running_sum_goes_on_from_a_checkpoint() -> None:
     again = RunningSum.from_tree(dict(running.tree()))
     again.add(np.array([[1, 2]], np.float32), None, OTHER)
     assert again.running().sum.tolist() == [[2.5, 2.0]]
-    assert again.own().sum.tolist() == [[1.0, 2.0]]
+    assert again.both()[1].sum.tolist() == [[1.0, 2.0]]
     assert [one.frames for one in again.series] == [1, 1]
 
 
