@@ -1,6 +1,6 @@
 # Every target does its own set-up: a virtual environment in .venv, made once.
 #
-#   make demo    a detector's recording is replayed into a Tango device; takes a minute
+#   make demo    three detectors are played into Tango devices; takes a minute
 #   make test    lint, types and the test suite
 #   make bench   how fast the kernels are; measures, asserts nothing
 #   make soak    the long runs, ten minutes each; or as SOAK_SECONDS=... says

@@ -41,9 +41,9 @@ class RawSaving:
     detector
         Tango name of the device, with the interface of the Andor streamer; empty: none.
     wanted
-        Whether raw frames are to be saved, now; called often, in this thread.
+        Whether raw frames are to be saved, now; called often, and by `state`.
     in_series
-        Whether a series is being received, now; likewise.
+        Whether a series is being received, now.
     """
 
     def __init__(
@@ -115,13 +115,19 @@ class RawSaving:
 
     def _attempt(self, target: bool) -> bool:
         """Bring the detector to what it should be; False if that is to be tried again later."""
-        if target and self._shown and not self._answerable:
-            return True
         try:
-            between_series = self._look(target)
+            return self._keep(target)
         except tango.DevFailed as error:
             self._miss(_reason(error), target)
-            return False
+        except Exception as error:
+            self._fail(f"internal error: {error}")
+            log.exception("raw saving cannot be looked after")
+        return False
+
+    def _keep(self, target: bool) -> bool:
+        if target and self._shown and not (self._answerable or self._lost):
+            return True
+        between_series = self._look(target)
         if self._shown is target:
             return True
         # looking may have taken long
@@ -144,7 +150,7 @@ class RawSaving:
         shown = self._proxy.read_attribute("SaveRaw").value
         between_series = self._proxy.state() in BETWEEN_SERIES
         if shown and self._shown is False and not (target or self._lost):
-            self._fail(f"SaveRaw of {self._detector} was switched on by somebody else")
+            self._fail(f"SaveRaw of {self._detector} is on again, and not by this device")
         if not (shown or self._answerable):
             self._answerable = True
             self._found_off = f"raw saving of {self._detector} was found switched off"
@@ -185,6 +191,6 @@ class RawSaving:
 
 def _reason(error: tango.DevFailed) -> str:
     """Return why a call failed, without the stack of calls."""
-    if isinstance(error, tango.CommunicationFailed):
-        return f"it does not answer within {TIMEOUT:g} s"
+    if isinstance(error, (tango.CommunicationFailed, tango.ConnectionFailed)):
+        return "it does not answer"
     return " ".join(error.args[0].desc.split())

@@ -10,7 +10,7 @@ from pathlib import Path
 import tango
 
 from ...core.simulation import FEMTOMAX, lab6_lines
-from .. import photon_pictures, pictures
+from .. import pictures
 
 TRUTH = "balor-truth.h5"
 """What the simulated Balor frames really hold, in the demo's folder."""
@@ -79,8 +79,8 @@ def _zyla_pictures(folder: Path) -> Pictures:
 def _balor_pictures(folder: Path) -> Pictures:
     truth = folder / TRUTH
     return {
-        "balor-photons.png": partial(photon_pictures.draw_photons, truth=truth),
-        "balor-histogram.png": partial(photon_pictures.draw_histogram, truth=truth),
+        "balor-photons.png": partial(pictures.draw_photons, truth=truth),
+        "balor-histogram.png": partial(pictures.draw_histogram, truth=truth),
     }
 
 
@@ -105,9 +105,15 @@ PARTS = (
     Part(
         "zyla",
         2.0,
-        {},
+        {"dark_file": "simulated:zyla?frames=10&dark=yes"},
         ("background=100,100,200,200", "peak=924,924,200,200;background=background"),
         _zyla_pictures,
     ),
-    Part("balor", 1.0, {"analysis_roi": "0,0,4128,4104"}, (), _balor_pictures),
+    Part(
+        "balor",
+        1.0,
+        {"analysis_roi": "0,0,4128,4104", "dark_file": "simulated:balor?frames=5&dark=yes"},
+        (),
+        _balor_pictures,
+    ),
 )

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from ..frame import Encoded, Frame, SeriesEnd, SeriesStart
+from ..frame import Frame, SeriesEnd, SeriesStart
 from ..ledger import Counts
 from ..positions import Position, ScanEnd, ScanPoint, ScanStart
 from .base import Event, SourceError, open_source
@@ -242,7 +242,8 @@ class Replay:
             number = 0
             while (series == 0 or number < series) and not self._stopping.is_set():
                 number += 1
-                self._send_all(pool.events(), filename.replace("{series}", str(number)))
+                name = filename.replace("{series}", str(number))
+                self._send_all(pool.events(self._stopping), name)
         except Exception as error:
             self.problem = f"replay ended: {error}"
             if not isinstance(error, OSError):
@@ -387,32 +388,36 @@ class _Pool:
         self._url = url
         self._kept: list[Event] | None = None
 
-    def events(self) -> Iterator[Event]:
-        """Yield everything from the beginning."""
+    def events(self, stopping: threading.Event) -> Iterator[Event]:
+        """Yield everything from the beginning; read before the first is yielded, if it fits.
+
+        Then the rate is that of the replay from the first frame on, however slowly
+        the source makes them.
+        """
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[Event] | None = []
+        read: list[Event] = []
         room = POOL_BYTES
         source = open_source(self._url)
         try:
-            for event in source.events():
-                if isinstance(event, Frame):
-                    room -= _size(event)
-                if kept is not None:
-                    kept.append(event)
-                if room < 0:
-                    kept = None
-                yield event
+            coming = source.events()
+            for event in coming:
+                read.append(event)
+                room -= _size(event) if isinstance(event, Frame) else 0
+                if room < 0 or stopping.is_set():
+                    break
+            else:
+                self._kept = read
+            yield from read
+            yield from coming
         finally:
             source.close()
-        self._kept = kept
 
 
 def _size(frame: Frame) -> int:
     """Return the bytes that a frame takes in memory as it is."""
-    payload = frame.payload
-    return len(payload.blob) if isinstance(payload, Encoded) else payload.nbytes
+    return frame.payload.nbytes
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

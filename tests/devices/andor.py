@@ -20,14 +20,14 @@ SHAPE = (6, 5)
 """Rows and columns of a frame, whatever the AOI is."""
 
 
-def setting(initial: str | float, **options: Any) -> attribute:
+def setting(name: str, initial: str | float, **options: Any) -> attribute:
     """Return an attribute that keeps what is written to it."""
 
-    def read(device: Any, attr: Any) -> None:
-        attr.set_value(device.settings.get(attr.get_name(), initial))
+    def read(device: Any) -> Any:
+        return device.settings.get(name, initial)
 
-    def write(device: Any, attr: Any) -> None:
-        device.settings[attr.get_name()] = attr.get_write_value()
+    def write(device: Any, value: Any) -> None:
+        device.settings[name] = value
 
     access = AttrWriteType.READ_WRITE
     return attribute(dtype=type(initial), fget=read, fset=write, access=access, **options)
@@ -39,24 +39,26 @@ class Andor3(Device):
     Publish = device_property(str, default_value="tcp://127.0.0.1:*")
     SaveRawAtStart = device_property(bool, default_value=True)
 
-    DestinationFilename = setting("")
-    nTriggers = setting(1)  # noqa: N815
-    ExposureTime = setting(0.01, unit="s")
-    FrameRate = setting(10.0, unit="Hz")
-    AOIHBin = setting(1)
-    AOIVBin = setting(1)
-    AOILeft = setting(1)
-    AOITop = setting(1)
-    AOIWidth = setting(SHAPE[1])
-    AOIHeight = setting(SHAPE[0])
-    Fliplr = setting(False)
-    Flipud = setting(False)
-    Rotation = setting(0)
+    DestinationFilename = setting("DestinationFilename", "")
+    nTriggers = setting("nTriggers", 1)  # noqa: N815
+    ExposureTime = setting("ExposureTime", 0.01, unit="s")
+    FrameRate = setting("FrameRate", 10.0, unit="Hz")
+    AOIHBin = setting("AOIHBin", 1)
+    AOIVBin = setting("AOIVBin", 1)
+    AOILeft = setting("AOILeft", 1)
+    AOITop = setting("AOITop", 1)
+    AOIWidth = setting("AOIWidth", SHAPE[1])
+    AOIHeight = setting("AOIHeight", SHAPE[0])
+    Fliplr = setting("Fliplr", False)
+    Flipud = setting("Flipud", False)
+    Rotation = setting("Rotation", 0)
 
-    refusing = setting(False, doc="Test: refuse what is written to SaveRaw.")
-    ignoring = setting(False, doc="Test: take what is written to SaveRaw, and do nothing.")
-    delay = setting(0.0, unit="s", doc="Test: time that the next write of SaveRaw takes.")
-    truncating = setting(False, doc="Test: send half of each frame.")
+    refusing = setting("refusing", False, doc="Test: refuse what is written to SaveRaw.")
+    ignoring = setting(
+        "ignoring", False, doc="Test: take what is written to SaveRaw, and do nothing."
+    )
+    delay = setting("delay", 0.0, unit="s", doc="Test: time that the next write of SaveRaw takes.")
+    truncating = setting("truncating", False, doc="Test: send half of each frame.")
 
     def init_device(self) -> None:
         """Be as after switching on."""

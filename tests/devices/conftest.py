@@ -151,7 +151,13 @@ def start_shared(
 
 def _program(class_name: str) -> list[str | Path]:
     """Return the program of a server: Ronda's own, or one of the tests'."""
-    module = {"GalleryDevice": "gallery", "ToyDevice": "toy_device"}.get(class_name)
+    modules = {
+        "Andor3": "andor",
+        "GalleryDevice": "gallery",
+        "ToyDevice": "toy_device",
+        "TrustingDevice": "test_raw_saving",
+    }
+    module = modules.get(class_name)
     if module:
         return [sys.executable, "-m", f"ronda.tests.devices.{module}"]
     return [executable(class_name)]

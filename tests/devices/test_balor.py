@@ -186,3 +186,31 @@ def test_another_device_goes_on_with_the_clean_image(
     send(detector, first, DENSE, filename="", rate=50.0)
     assert first.proxy.fallback_frames == FRAMES
     np.testing.assert_array_equal(second.proxy.accumulated_image, total)
+
+
+def test_raw_frames_are_saved_unless_photons_are_trusted_and_all_is_well(
+    start_device: StartDevice, tmp_path: Path
+) -> None:
+    camera = start_device("Andor3")
+    source = f"stins+{camera.proxy.publishes_at}"
+    balor = start_device("BalorPhotonDetector", SourceUrl=source, DetectorDevice=camera.trl)
+    proxy = balor.proxy
+    proxy.trusted = True
+    proxy.save_raw = False
+    proxy.Start()
+    wait_for(lambda: proxy.state() == DevState.RUNNING)
+    assert camera.proxy.SaveRaw, "photons are not even looked for"
+    proxy.analysis_roi = "0,0,5,6"
+    wait_for(lambda: not camera.proxy.SaveRaw)
+    wait_for(lambda: "raw frames are not saved by" in proxy.status().lower())
+    camera.proxy.truncating = True
+    camera.proxy.Arm()
+    wait_for(lambda: proxy.state() == DevState.ALARM)
+    wait_for(lambda: camera.proxy.SaveRaw)
+    camera.proxy.truncating = False
+    proxy.Reset()
+    wait_for(lambda: not camera.proxy.SaveRaw)
+    assert list(camera.proxy.armed) == [False]
+    proxy.save_raw = True
+    wait_for(lambda: camera.proxy.SaveRaw)
+    proxy.trusted = False

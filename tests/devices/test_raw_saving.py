@@ -5,10 +5,9 @@ This module is also the server of the tests' device, which uses `RawSaving`.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import tango
@@ -18,7 +17,7 @@ from ronda.core.sources.replay import Replay
 from ronda.devices.base import StageDevice
 from ronda.devices.raw_saving import LOOK, RawSaving
 from ronda.devices.servers import serve
-from ronda.tests.devices.conftest import Served, StartDevice, refusal
+from ronda.tests.devices.conftest import FRAMES, Served, StartDevice, refusal
 from ronda.tests.toy import ToyParameters, ToyStage
 from ronda.tests.waiting import wait_for
 from tango import DevState
@@ -42,45 +41,41 @@ class TrustedStage(ToyStage):
 
 
 class TrustingDevice(StageDevice, stage=TrustedStage):
-    """Has its detector save no raw frames while it may."""
+    """Uses `RawSaving` as the device of the Balor does, with less around it."""
 
     DetectorDevice = device_property(str, default_value="")
-    _raw_saving: RawSaving | None = None
 
     def init_device(self) -> None:
-        self._raw_saving = None
+        self._raw_saving: RawSaving | None = None
         super().init_device()
-        self._raw_saving = RawSaving(self.DetectorDevice, self._raw_wanted, self._in_series)
+        self._raw_saving = RawSaving(
+            self.DetectorDevice, self._wants_raw, lambda: self.runner.in_series
+        )
 
     def delete_device(self) -> None:
         if self._raw_saving:
             self._raw_saving.close()
         super().delete_device()
 
-    def _raw_wanted(self) -> bool:
+    def _wants_raw(self) -> bool:
         parameters = self.runner.settings.parameters
-        healthy = self.condition.state is DevState.RUNNING
-        return not (healthy and parameters.trusted and not parameters.save_raw)
+        spare = parameters.trusted and not parameters.save_raw
+        return not (spare and self.condition.state is DevState.RUNNING)
 
-    def _in_series(self) -> bool:
-        return self.runner._series is not None
-
-    def _complaints(self) -> Iterator[str]:
-        yield from super()._complaints()
-        if self._raw_saving and self._raw_saving.problem:
-            yield self._raw_saving.problem
-
-    def refresh(self) -> None:
-        super().refresh()
-        if self._raw_saving and (said := self._raw_saving.state):
-            status = f"{self.condition.status}\n{said}"
-            self.condition = replace(self.condition, status=status)
-
-    @command
-    def Reset(self) -> None:
+    def forget_problems(self) -> None:
+        super().forget_problems()
         if self._raw_saving:
             self._raw_saving.reset()
-        super().Reset()
+
+    def notes(self) -> Iterator[str]:
+        yield from super().notes()
+        if self._raw_saving and self._raw_saving.state:
+            yield self._raw_saving.state
+
+    def complaints(self) -> Iterator[str]:
+        yield from super().complaints()
+        if self._raw_saving and self._raw_saving.problem:
+            yield self._raw_saving.problem
 
     @command
     def Break(self) -> None:
@@ -131,20 +126,7 @@ class Beamline:
 
 def give_time() -> None:
     """Wait for what must not happen."""
-    time.sleep(3 * LOOK)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(start_shared: StartDevice) -> Iterator[None]:
-    """Have the servers of this module's devices found."""
-    modules = {"Andor3": "andor", "TrustingDevice": "test_raw_saving"}
-
-    def program(class_name: str) -> list[str]:
-        return [sys.executable, "-m", f"ronda.tests.devices.{modules[class_name]}"]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(start_shared.__func__.__globals__, "_program", program)
-        yield
+    time.sleep(2 * LOOK)
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +172,11 @@ def test_raw_frames_are_saved_unless_a_running_trusted_device_is_asked_not_to(
     assert beamline.writes == []
     device.save_raw = False
     wait_for(lambda: not beamline.save_raw)
-    wait_for(lambda: f"raw frames are not saved by {beamline.camera.name}" in beamline.status)
+    wait_for(lambda: f"Raw frames are not saved by {beamline.camera.name}" in beamline.status)
     assert beamline.device.state == DevState.RUNNING
     device.save_raw = True
     wait_for(lambda: beamline.save_raw)
-    wait_for(lambda: "raw" not in beamline.status)
+    wait_for(lambda: "Raw" not in beamline.status)
     device.save_raw = False
     wait_for(lambda: not beamline.save_raw)
     device.Stop()
@@ -243,12 +225,11 @@ def test_a_series_that_only_the_stream_knows_of_is_waited_for(
     device.proxy.trusted = True
     device.proxy.Start()
     detector.rate = 10.0
-    detector.start(f"hdf5:{frames_file}", series=0)
+    detector.start(f"hdf5:{frames_file}", filename="")
     device.wait_until_reduced(1)
     device.proxy.save_raw = False
     wait_for(lambda: not beamline.save_raw)
-    # the first gap between two series
-    assert device.proxy.frames_reduced % 20 == 0
+    assert device.proxy.frames_reduced == FRAMES
 
 
 def test_a_series_that_only_the_camera_knows_of_is_waited_for(
@@ -325,6 +306,45 @@ def test_a_server_that_was_killed_switches_it_on_at_its_next_start(
 # ----------------------------------------------------- cameras that go wrong
 
 
+@pytest.fixture
+def asking(beamline: Beamline) -> Iterator[RawSaving]:
+    """Asks for no raw frames all the time, as no healthy device does."""
+    beamline.device.set_up(DetectorDevice="")
+    beamline.camera.proxy.refusing = True
+    saving = RawSaving(beamline.camera.trl, lambda: False, lambda: False)
+    yield saving
+    saving.close()
+    assert beamline.save_raw
+
+
+def test_after_a_failure_raw_frames_are_saved_until_reset_whatever_is_asked(
+    beamline: Beamline, asking: RawSaving
+) -> None:
+    wait_for(lambda: "it is refused" in asking.problem)
+    beamline.camera.proxy.refusing = False
+    give_time()
+    assert beamline.save_raw
+    assert "False ON" not in beamline.writes[1:]
+    asking.reset()
+    wait_for(lambda: not beamline.save_raw)
+
+
+@pytest.mark.allow_error_log
+def test_a_defect_where_it_is_asked_leaves_raw_frames_saved(beamline: Beamline) -> None:
+    beamline.device.set_up(DetectorDevice="")
+    asked = [False, 1 / 2]
+
+    def wanted() -> bool:
+        return bool(asked[0] / asked[1])
+
+    saving = RawSaving(beamline.camera.trl, wanted, lambda: False)
+    wait_for(lambda: not beamline.save_raw)
+    asked[1] = 0
+    wait_for(lambda: beamline.save_raw)
+    assert saving.problem == "internal error: division by zero"
+    saving.close()
+
+
 @pytest.mark.parametrize(
     ("way", "said"),
     [
@@ -386,7 +406,7 @@ def test_what_somebody_else_switches_on_stays_on(beamline: Beamline) -> None:
     beamline.switch_off()
     beamline.camera.proxy.SaveRaw = True
     beamline.device.wait_for_state(DevState.ALARM)
-    assert "was switched on by somebody else" in beamline.status
+    assert "is on again, and not by this device" in beamline.status
     give_time()
     assert beamline.writes == ["False ON", "True ON"]
     beamline.device.proxy.Reset()
@@ -400,11 +420,15 @@ def test_a_camera_that_is_not_there_is_waited_for(
     source = f"stins+tcp://127.0.0.1:{free_port}"
     device = start_device("TrustingDevice", SourceUrl=source, DetectorDevice=name)
     wait_for(lambda: f"{name} saves raw frames is not known" in device.proxy.status())
-    assert device.state == DevState.STANDBY
-    camera = start_device("Andor3", name, SaveRawAtStart="False")
-    wait_for(lambda: camera.proxy.SaveRaw)
-    wait_for(lambda: "not known" not in device.proxy.status())
-    Beamline(camera, device).switch_off()
+    device.proxy.trusted = True
+    device.proxy.save_raw = False
+    device.proxy.Start()
+    assert device.state == DevState.RUNNING
+    beamline = Beamline(start_device("Andor3", name, SaveRawAtStart="False"), device)
+    wait_for(lambda: f"Raw frames are not saved by {name}" in beamline.status)
+    # what was found switched off is switched on as if it had been done here
+    assert device.process.stop() == 0
+    assert beamline.writes == ["True ON"]
 
 
 def test_a_camera_that_is_started_again_is_switched_off_again(
@@ -419,6 +443,8 @@ def test_a_camera_that_is_started_again_is_switched_off_again(
     wait_for(lambda: beamline.writes == ["False ON"])
     wait_for(lambda: "not known" not in beamline.status)
     assert beamline.device.state == DevState.RUNNING
+    assert beamline.device.process.stop() == 0  # before the camera
+    assert beamline.save_raw
 
 
 @pytest.mark.allow_error_log
@@ -444,7 +470,7 @@ def test_without_a_camera_it_is_said_that_raw_frames_are_saved(beamline: Beamlin
     beamline.device.proxy.trusted = True
     beamline.device.proxy.save_raw = False
     beamline.device.proxy.Start()
-    wait_for(lambda: "raw frames are saved: DetectorDevice is not set" in beamline.status)
+    wait_for(lambda: "Raw frames are saved: DetectorDevice is not set" in beamline.status)
     assert beamline.writes == []
 
 
