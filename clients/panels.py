@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -80,11 +81,14 @@ def plot_pixels(axes: Axes, pixels: NDArray[np.float64], label: str) -> None:
 
 
 def show_pixels(
-    axes: Axes, shown: NDArray[np.float64], shape: tuple[int, ...], label: str
-) -> None:
-    """Plot an image of this shape, shrunk already, at -0.5 to n - 0.5; NaN grey."""
+    axes: Axes, shown: NDArray[np.float64], shape: tuple[int, ...], label: str, lift: float = 2.0
+) -> Colorbar:
+    """Plot an image of this shape, shrunk already, at -0.5 to n - 0.5; NaN grey.
+
+    The lowest positive pixels have a colour as of `lift` times the darkest.
+    """
     shrink = shrinkage(shape)
-    scale = _scale(shown)
+    scale = _scale(shown, lift)
     if isinstance(scale, LogNorm):  # which has no place for 0: the colour of the lowest
         shown = np.where(shown <= 0, scale.vmin or 0, shown)
     drawn = axes.imshow(
@@ -102,6 +106,7 @@ def show_pixels(
     bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((1.01, 0, 0.015, 1)), label=label)
     if isinstance(scale, LogNorm):  # plain numbers, also between the powers of ten
         bar.formatter = bar.minorformatter = LogFormatter(minor_thresholds=(2, 0.5))
+    return bar
 
 
 def plot_rectangles(axes: Axes, rectangles: Rectangles) -> None:
@@ -141,13 +146,13 @@ def shrunk(pixels: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
     return np.where(np.isneginf(highest), np.nan, highest)
 
 
-def _scale(pixels: NDArray[np.float64]) -> Normalize:
+def _scale(pixels: NDArray[np.float64], lift: float) -> Normalize:
     """Return a logarithmic scale over what is seen of the positive pixels."""
     positive = pixels[np.isfinite(pixels) & (pixels > 0)]
     if positive.size == 0:
         return Normalize(0, 1)
     low, high = np.percentile(positive, [1, 99.9])
-    return LogNorm(low / 2, max(high, 2 * low))  # the lowest is to stand out from nothing
+    return LogNorm(low / lift, max(high, 2 * low))  # the lowest is to stand out from nothing
 
 
 def plot_rings(axes: Axes, rings: Rings) -> None:

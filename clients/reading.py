@@ -1,14 +1,15 @@
 """What is in a file that Ronda wrote, or in any NeXus file, read to be shown.
 
 The names are those of the files' reference: /entry/accumulated, /entry/azimuthal,
-/entry/rois, /entry/geometry/poni, /entry/process/parameters. A file may still be
-in the making: its tables grow, and its ROIs stand in numbered slots.
+/entry/rois, /entry/geometry/poni, /entry/process/parameters, and of photons
+/entry/photons, /entry/histogram, /entry/detection. A file may still be in the making:
+its tables grow, and its ROIs stand in numbered slots.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from ..core.geometry import Geometry
 
 Rings = Mapping[float, NDArray[np.float64]]
 """Lines on the image by their q in 1/angstrom: points [row, column] in px, NaN between pieces."""
-Rectangles = Mapping[str, tuple[float, float, float, float]]
-"""ROIs by name: x, y, width, height in px."""
+Rectangle = tuple[float, float, float, float]
+"""x, y, width, height in px."""
+Rectangles = Mapping[str, Rectangle]
+"""ROIs by name."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Accumulated:
     unit: str = ""
     rings: Rings = field(default_factory=dict)
     rois: Rectangles = field(default_factory=dict)
+    analysis: Rectangle | None = None
+    """Where photons were looked for, if it is the sum of their clean images."""
 
     @property
     def valid(self) -> NDArray[np.float64]:
@@ -60,6 +65,39 @@ class Curve:
     """Standard error of each mean, where it is one of several frames."""
     x_label: str = "x"
     unit: str = ""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Energies of all photon candidates, and the cuts that divide them; None: not known."""
+
+    energy: NDArray[np.float64]
+    """Middle of each bin."""
+    counts: NDArray[Any]
+    least: float | None = None
+    """photon_sum_min: from here on a candidate is a photon."""
+    view: float | None = None
+    """view_sum_min: from here on a photon is in the clean image."""
+    most: float | None = None
+    """photon_sum_max: above it there are two photons or more."""
+    unit: str = "counts"
+
+
+@dataclass(frozen=True)
+class Photons:
+    """The photons that were found, and in what they were looked for."""
+
+    frame: NDArray[Any]
+    y: NDArray[Any]
+    """Centre of gravity in px, as x; the centre of pixel (r, c) is at (r, c)."""
+    x: NDArray[Any]
+    energy: NDArray[Any]
+    flag: NDArray[Any]
+    """Bits as in `core.images.photons`."""
+    analysis: Rectangle | None = None
+    """None: the whole frame."""
+    frames: NDArray[Any] | None = None
+    """Numbers of the frames; None: all."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +135,16 @@ def read_accumulated(file: h5py.File) -> Accumulated | None:
     group = _group(file, "entry/accumulated")
     if group is None or not isinstance(total := group.get("sum"), h5py.Dataset) or total.ndim != 2:
         return None
+    analysis = _read_analysis(file)
+    counted = analysis is not None and _parameter(file, "clean_image") != "energy"
     return Accumulated(
         total=total[()],
         valid_count=group["valid_count"][()] if "valid_count" in group else None,
         frames=int(group.attrs.get("frames", 0)),
-        unit=_attribute(total, "units"),
+        unit=_attribute(total, "units") or ("photons" if counted else ""),
         rings=_read_rings(file, total.shape),
         rois=_read_rectangles(file),
+        analysis=analysis,
     )
 
 
@@ -129,6 +170,41 @@ def read_curves(file: h5py.File) -> list[Curve]:
     groups = {name: _group(rois, place) for name, place in places.items()}
     curves = [_read_curve(name, group) for name, group in groups.items() if group]
     return [curve for curve in curves if curve is not None]
+
+
+def read_histogram(file: h5py.File) -> Histogram | None:
+    """Return the energy histogram of the photon candidates, or None if there is none."""
+    group = _group(file, "entry/histogram")
+    columns = _columns(group, ("energy", "counts"))
+    if group is None or columns is None or len(columns[0]) != len(columns[1]):
+        return None
+    energy, counts = columns[0].astype(float), columns[1]
+    if len(energy) < 2 or not (np.diff(energy) > 0).all():
+        return None
+    return Histogram(
+        energy,
+        counts,
+        least=_number(_parameter(file, "photon_sum_min")),
+        view=_number(_parameter(file, "view_sum_min")),
+        most=_number(_parameter(file, "photon_sum_max")),
+        unit=_attribute(group["energy"], "units") or "counts",
+    )
+
+
+def read_photons(file: h5py.File) -> Photons | None:
+    """Return the photons that were found, or None if none were looked for."""
+    names = ("frame", "y", "x", "energy", "flag")
+    columns = _columns(_group(file, "entry/photons"), names)
+    if columns is None:
+        return None
+    rows = min(map(len, columns))  # a column may have grown since another was read
+    looked = _columns(_group(file, "entry/detection"), ("frame", "photons_per_frame"))
+    frames = None
+    if looked is not None:
+        both = min(map(len, looked))
+        frames = looked[0][:both][looked[1][:both] >= 0]  # -1: too many hits to look for any
+    table = {name: column[:rows] for name, column in zip(names, columns, strict=True)}
+    return Photons(**table, analysis=_read_analysis(file), frames=frames)
 
 
 def read_default(file: h5py.File) -> Plot | None:
@@ -209,9 +285,41 @@ def _read_rectangles(file: h5py.File) -> Rectangles:
     return {name: (x, y, width, height) for name, (x, y, width, height) in found.items()}
 
 
+def _read_analysis(file: h5py.File) -> Rectangle | None:
+    """Return where photons were looked for, or None if they were not."""
+    if "" in (_parameter(file, "photon_sum_min"), _parameter(file, "hit_threshold")):
+        return None
+    try:
+        x, y, width, height = map(int, (_parameter(file, "analysis_roi") or "").split(","))
+    except ValueError:
+        return None
+    return x, y, width, height
+
+
+def _parameter(file: h5py.File, name: str) -> str | None:
+    """Return the text of a parameter; empty if it was not set, None if it is not there."""
+    found = file.get(f"entry/process/parameters/{name}")
+    return _text(found[()]) if isinstance(found, h5py.Dataset) else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
 def _group(parent: h5py.Group, path: str) -> h5py.Group | None:
     found = parent.get(path)
     return found if isinstance(found, h5py.Group) else None
+
+
+def _columns(group: h5py.Group | None, names: Sequence[str]) -> list[NDArray[Any]] | None:
+    """Return the columns of a table, or None if it has not all of them."""
+    found = [group.get(name) for name in names] if group else []
+    columns = [item[()] for item in found if isinstance(item, h5py.Dataset) and item.ndim == 1]
+    return columns if len(columns) == len(names) else None
 
 
 def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> str:

@@ -125,6 +125,7 @@ def run(
             metavar="URL",
             help="Where frames come from: [bold]recording:FILE[/bold], "
             "[bold]hdf5:FILE::/path[/bold], [bold]images:GLOB[/bold], "
+            "[bold]simulated:balor[/bold], "
             "[bold]stins+tcp://HOST:PORT[/bold]...",
             show_default=False,
         ),
@@ -249,9 +250,10 @@ def demo(
         bool, typer.Option("--simulated", help="Simulate a powder even where the recording is.")
     ] = False,
 ) -> None:
-    """Replay a powder recording into a Tango device and watch it for a minute.
+    """Play a Pilatus, a Zyla and a Balor into their devices and watch them for a minute.
 
-    Where there is no recording, a LaB6 powder at the same geometry is simulated.
+    The Pilatus replays a LaB6 powder of FemtoMAX where that recording is; where it
+    is not, one at the same geometry is simulated, as the other two are.
     """
     from .demo import run_demo
 

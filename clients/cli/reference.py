@@ -13,16 +13,18 @@ from typing import Any
 from tango import CmdArgType
 
 from ...core.stages import registry
+from ...devices.balor import BalorPhotonDetector
 from ...devices.base import StageDevice
 from ...devices.common import COMMON
 from ...devices.pilatus import PilatusAccumulator
 from ...devices.served import Served
 from ...devices.simulator import DetectorSimulator
+from ...devices.zyla import ZylaThresholder
 from . import describe
 
 NOTE = "<!-- Written by `make docs` from the declarations in the code; do not edit. -->\n"
 COMMANDS = ("stages", "describe", "run", "view", "recover", "up", "demo")
-CLASSES = (PilatusAccumulator, DetectorSimulator)
+CLASSES = (PilatusAccumulator, ZylaThresholder, BalorPhotonDetector, DetectorSimulator)
 
 _STAGES = """\
 A stage is declared once, as a class in `ronda.core`. From the declaration come the
@@ -67,19 +69,22 @@ def devices_page() -> str:
     for device in CLASSES:
         parts += [f"## {device.__name__}\n", inspect.cleandoc(device.__doc__ or "") + "\n"]
         shared = issubclass(device, StageDevice)
-        if not shared:
-            parts += [f"### Properties of {device.__name__}\n", _properties(device)]
+        properties = _properties(device, shared)
+        if properties:
+            parts += [f"### Properties of {device.__name__}\n", properties]
         own = [one for one in device.served.values() if not (shared and one in COMMON)]
         parts += [f"### Attributes of {device.__name__}\n", _attributes(own)]
         parts += [f"### Commands of {device.__name__}\n", _commands(device, shared)]
     return "\n".join(parts)
 
 
-def _properties(device: Any) -> str:
+def _properties(device: Any, own: bool = False) -> str:
     rows = []
     for name, (_, doc, default, needed) in device.TangoClassClass.device_property_list.items():
+        if own and name in StageDevice.TangoClassClass.device_property_list:
+            continue
         rows.append({"name": name, "default": "needed" if needed else default, "doc": doc})
-    return _table(("name", "default", "doc"), rows)
+    return _table(("name", "default", "doc"), rows) if rows else ""
 
 
 def _attributes(served: Iterable[Served[Any]]) -> str:

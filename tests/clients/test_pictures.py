@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from ronda.clients import pictures
+from ronda.clients import panels, pictures
 from ronda.clients.reading import (
     Accumulated,
     Curve,
@@ -111,7 +111,7 @@ def test_arrays_are_drawn_without_a_file(image, tmp_path):
 
 def test_masked_pixels_are_grey_and_not_in_the_total(image):
     panel = axes()
-    pictures.plot_accumulated(panel, image, {})
+    panels.plot_accumulated(panel, image, {})
     assert panel.get_title() == "Sum of 6 frames: total 13.5 keV, highest 13.5 keV"
     shown = panel.images[0].get_array()
     np.testing.assert_array_equal(np.ma.getmaskarray(shown).all(axis=1).nonzero()[0], range(20, 24))
@@ -120,7 +120,7 @@ def test_masked_pixels_are_grey_and_not_in_the_total(image):
 
 def test_pixel_is_drawn_around_its_whole_numbers(image):
     panel = axes()
-    pictures.plot_accumulated(panel, image, {})
+    panels.plot_accumulated(panel, image, {})
     assert list(panel.images[0].get_extent()) == [-0.5, 89.5, 59.5, -0.5]
     assert panel.get_ylim() == (59.5, -0.5)
 
@@ -129,9 +129,9 @@ def test_large_image_keeps_its_axes_and_its_photon_when_shrunk():
     total = np.zeros((31, 3200))
     total[30, 3199] = 1.0
     panel = axes()
-    pictures.plot_accumulated(panel, Accumulated(total, None, 1), {})
+    panels.plot_accumulated(panel, Accumulated(total, None, 1), {})
     shown = panel.images[0].get_array()
-    assert max(shown.shape) <= pictures.MOST_PIXELS and shown[-1, -1] == 1.0
+    assert max(shown.shape) <= panels.MOST_PIXELS and shown[-1, -1] == 1.0
     assert (panel.get_xlim(), panel.get_ylim()) == ((-0.5, 3199.5), (30.5, -0.5))
     assert panel.images[0].get_extent()[1] >= 3199.5
     assert panel.get_title() == "Sum of 1 frame: total 1, highest 1"
@@ -140,17 +140,17 @@ def test_large_image_keeps_its_axes_and_its_photon_when_shrunk():
 def test_single_photon_grows_to_nine_pixels_but_not_over_masked_ones():
     pixels = np.zeros((5, 5))
     pixels[2, 2], pixels[1, 1] = 7.0, np.nan
-    large = pictures.enlarged(pixels)
+    large = panels.enlarged(pixels)
     assert np.isnan(large[1, 1]) and np.nansum(large == 7.0) == 8
-    assert pictures.enlarged(np.array([[3.0]])) == 3.0
-    assert np.isnan(pictures.enlarged(np.full((2, 2), np.nan))).all()
+    assert panels.enlarged(np.array([[3.0]])) == 3.0
+    assert np.isnan(panels.enlarged(np.full((2, 2), np.nan))).all()
 
 
 def test_shrunk_block_is_grey_only_if_all_of_it_is():
     pixels = np.full((3, 5), np.nan)
     pixels[0, 0], pixels[2, 4] = 4.0, -1.0
     expected = [[4.0, np.nan, np.nan], [np.nan, np.nan, -1.0]]
-    np.testing.assert_array_equal(pictures.shrunk(pixels, 2), expected)
+    np.testing.assert_array_equal(panels.shrunk(pixels, 2), expected)
 
 
 @pytest.mark.parametrize("fill", [0.0, np.nan, 1e30])
@@ -165,7 +165,7 @@ def test_rings_and_rois_lie_where_the_file_says(scan):
     assert list(image.rings) == [1.0, 2.0, 99.0] and len(image.rings[99.0]) == 0
     assert image.rois == {"peak": (40, 10, 8, 6)}
     panel = axes()
-    pictures.plot_accumulated(panel, image, image.rings)
+    panels.plot_accumulated(panel, image, image.rings)
     columns, rows = panel.lines[0].get_data()
     np.testing.assert_allclose(GEOMETRY.q_at(rows, columns), 1.0, rtol=1e-9)
     (rectangle,) = panel.patches
