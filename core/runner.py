@@ -236,7 +236,7 @@ class Runner:
             raise ValueError(f"{self.stage.title} has no command {name!r}")
         if command.changes:
             self.configure(command.changes(self._settings.parameters, argument))
-        else:
+        if command.handled or not command.changes:
             self._token(partial(self._handle, name, argument))
 
     def _handle(self, name: str, argument: Any) -> None:

@@ -85,7 +85,8 @@ class Command:
 
     A command with `changes` is a change of parameters in disguise (AddRoi): it
     returns the changes from the present parameters and the argument, or raises
-    `ParameterError`. One without goes to `Stage.handle`.
+    `ParameterError`. One without goes to `Stage.handle`, and so does one that is
+    `handled` as well.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Command:
     """`str`, `float`, `int`; None: no argument."""
     argument_doc: str = ""
     changes: Callable[[Any, Any], Mapping[str, Any]] | None = None
+    handled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

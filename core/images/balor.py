@@ -25,10 +25,11 @@ from .sums import FrameSum, sum_document, sum_tree
 
 ENOUGH = 100
 """Photons from which on the double fraction is taken seriously."""
+LAST_FRAME = np.iinfo(np.uint32).max
+"""Highest number of a frame in the photon table."""
 FORMAT = "photons"
 
 
-_QUANTITY = {CleanImage.COUNTS: "photons", CleanImage.ENERGY: "photon energy in counts"}
 _TYPE: dict[CleanImage, np.dtype[Any]] = {
     CleanImage.COUNTS: np.dtype(np.uint16),
     CleanImage.ENERGY: np.dtype(np.float32),
@@ -105,8 +106,12 @@ class BalorStage(CmosChain[BalorParameters]):
         if region is None or not parameters.detects:
             return super().map(frame, parameters)
         image, mask, dark, misfit = self.prepared(frame, parameters)
+        if parameters.noise_sigmas is not None and (dark is None or dark.rms is None):
+            return super().map(frame, parameters)
         if region[1] > image.shape[0] or region[3] > image.shape[1]:
             raise BadFrame(_outside(parameters.analysis_roi, image.shape))
+        if frame.frame_id > LAST_FRAME:
+            raise BadFrame(f"the photon table has no room for a number over {LAST_FRAME}")
         found = self._find(image, mask, dark, region, parameters)
         if not isinstance(found, Candidates):
             clean = parameters.correction(dark, image, parameters.threshold).subtracted(image)
@@ -115,11 +120,15 @@ class BalorStage(CmosChain[BalorParameters]):
         what = parameters.clean_image
         photons = _shown(found, region, parameters.view_sum_min).tobytes()
         compact = Encoded(photons, image.shape, _TYPE[what], FORMAT)
-        clean = as_pixels(compact.decode())
+        try:
+            clean = as_pixels(compact.decode())
+        except ValueError as error:
+            raise BadFrame(f"there is no clean image: {error}") from None
         values = roi.statistics(clean, mask, parameters.rois)
         return BalorPartial(
-            clean, mask, values, _QUANTITY[what], compact, dark=dark, misfit=misfit, found=found
-        )
+            clean, mask, values, _quantity(parameters), compact,
+            dark=dark, misfit=misfit, found=found,
+        )  # fmt: skip
 
     def _find(
         self,
@@ -129,11 +138,9 @@ class BalorStage(CmosChain[BalorParameters]):
         region: Rectangle,
         parameters: BalorParameters,
     ) -> Candidates | Hits:
-        sigmas, gain = parameters.noise_sigmas, parameters.gain
-        if sigmas is not None and (dark is None or dark.rms is None):
-            raise BadFrame("noise_sigmas needs a recorded dark with noise that fits the frames")
+        gain = parameters.gain
         threshold = (parameters.hit_threshold or 0.0) * gain
-        correction = parameters.correction(dark, image, threshold, sigmas)
+        correction = parameters.correction(dark, image, threshold, parameters.noise_sigmas)
         cuts = Cuts(parameters.photon_sum_min or 0.0, parameters.photon_sum_max)
         densest = parameters.hit_density_limit / 100
         return find_photons(image, mask, correction, region, cuts, gain, densest)
@@ -228,8 +235,15 @@ class BalorStage(CmosChain[BalorParameters]):
     def status(self) -> list[str]:
         """Return what an operator should know."""
         notes = super().status()
+        newest, sigmas = self._newest, self._parameters.noise_sigmas
         if not self._parameters.detects:
             notes.insert(0, _unset(self._parameters))
+        elif sigmas and newest is not None and not isinstance(newest, BalorPartial):
+            notes.insert(
+                0,
+                "photons are not looked for, frames are thresholded only: noise_sigmas needs the "
+                "noise of a recorded dark that fits the frames",
+            )
         if self._search.missing:
             notes.insert(0, f"hot pixels are looked for: {self._search.missing} frames to come")
         return notes
@@ -278,10 +292,11 @@ class BalorStage(CmosChain[BalorParameters]):
 
     def _leave_out(self, found: Occupancy) -> str:
         """Keep a list of hot pixels, with those known, and put it in use; return what failed."""
-        folder = self.connection.folder
+        folder, parameters = self.connection.folder, self._parameters
         assert folder is not None
         try:
-            path = keep_hot_pixels(found.hot(self._parameters.hot_pixels), folder)
+            hot = found.hot(parameters.hot_pixels)
+            path = keep_hot_pixels(hot, folder, parameters.hot_pixel_file)
             self.connection.configure({"hot_pixel_file": str(path)})
         except (OSError, ValueError) as error:
             return f"the list of hot pixels cannot be kept: {error}"
@@ -318,10 +333,20 @@ class BalorStage(CmosChain[BalorParameters]):
     def _apart(self) -> Tree:
         """Return the sum of the frames with too many hits for a file."""
         total = None if self._fallback.empty else self._fallback.running()
-        return {} if total is None else sum_tree("fallback", total)
+        if total is None:
+            return {}
+        about = {"@NX_class": "NXdata", "@signal": "sum", "@title": "Frames without photons"}
+        return {**{f"fallback{k}": v for k, v in about.items()}, **sum_tree("fallback", total)}
 
 
 _DETECTED = {output.name for output in detection.OUTPUTS}
+
+
+def _quantity(parameters: BalorParameters) -> str:
+    """Return what the value of a clean pixel is, in words."""
+    if parameters.clean_image is CleanImage.COUNTS:
+        return "photons"
+    return f"photon energy in counts of gain {parameters.gain:g}"
 
 
 def _unset(parameters: BalorParameters) -> str:

@@ -121,6 +121,7 @@ DARK_COMMANDS = (
         "RemoveDark",
         "Subtract the uniform dark_level again; the recorded dark is kept for UseDark.",
         changes=lambda parameters, _: {"dark_file": ""},
+        handled=True,
     ),
 )
 
@@ -143,7 +144,7 @@ class CmosChain(ImageChain[C]):
         super().__init__()
         self._wanted = 0
         self._recording: DarkRecording | None = None
-        self._complete: Dark | None = None
+        self._complete: DarkRecording | None = None
         self._use_newest = False
         self._problem = ""
 
@@ -169,7 +170,7 @@ class CmosChain(ImageChain[C]):
             self._recording = DarkRecording(self._wanted, frame)
         self._recording.add(frame)
         if not self._recording.missing:
-            self._complete, self._recording, self._wanted = self._recording.dark(), None, 0
+            self._complete, self._recording, self._wanted = self._recording, None, 0
         return self.set_aside(frame, partial)
 
     @property
@@ -192,6 +193,8 @@ class CmosChain(ImageChain[C]):
                 if not coming and self._recorded() is None:
                     raise ValueError("no dark was recorded that could be used: RecordDark first")
                 self._use_newest = True
+            case "RemoveDark":
+                self._use_newest = False
             case _:
                 super().handle(command, argument)
 
@@ -290,17 +293,16 @@ class CmosChain(ImageChain[C]):
 
         return work
 
-    def _keep(self, complete: Dark | None, use: bool) -> str:
+    def _keep(self, complete: DarkRecording | None, use: bool) -> str:
         """Write a dark that is complete, put the newest in use; return what went wrong."""
-        folder = self.connection.folder
-        assert folder is not None
+        folder, in_use = self.connection.folder, self._parameters.dark_file
         try:
-            in_use = self._parameters.dark_file
-            path = keep_dark(complete, folder, in_use) if complete else newest_dark(folder)
-            if use and path:
-                self.connection.configure({"dark_file": str(path)})
+            if complete and folder:
+                keep_dark(complete.dark(), folder, in_use)
+            if use:
+                self.connection.configure({"dark_file": str(self._recorded() or "")})
         except (OSError, ValueError) as error:
-            return f"the dark cannot be kept: {error}"
+            return f"the dark cannot be kept or used: {error}"
         return ""
 
     # ------------------------------------------------------------- what is kept

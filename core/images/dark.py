@@ -144,17 +144,17 @@ def load_dark(name: str) -> Dark:
     scheme, colon, rest = name.partition(":")
     path = Path(rest.partition("::")[0] if colon and len(scheme) > 1 else name)
     try:
-        stat = path.stat() if path.exists() else None
-        # What is no single file may have changed: it is always read again.
-        version = (stat.st_mtime_ns, stat.st_size) if stat else (time.time_ns(), 0)
+        pattern = str(path.relative_to(path.anchor))
+        files = [path] if path.exists() else sorted(Path(path.anchor).glob(pattern))
+        version = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
         return _load(name, version)
     except Exception as error:
         raise ParameterError(f"dark_file: {name} cannot be used as a dark ({error})") from None
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, version: tuple[int, int]) -> Dark:
-    """Return the dark; `version` of the file only tells versions apart."""
+def _load(name: str, version: tuple[tuple[Path, int, int], ...]) -> Dark:
+    """Return the dark; `version` of the files only tells versions apart."""
     if name.endswith(SUFFIX):
         return _load_recorded(name)
     if URL.match(name):

@@ -125,8 +125,8 @@ def load_hot_pixels(path: Path) -> NDArray[np.intp]:
     return hot
 
 
-def keep_hot_pixels(hot: NDArray[np.intp], folder: Path) -> Path:
-    """Write a list into a folder, whole or not at all; older ones are removed."""
+def keep_hot_pixels(hot: NDArray[np.intp], folder: Path, in_use: str = "") -> Path:
+    """Write a list into a folder, whole or not at all; older ones but that in use are removed."""
     path = folder / LIST.replace("*", f"{time.time_ns():020d}")
     draft = path.with_suffix(".new")
     try:
@@ -134,7 +134,7 @@ def keep_hot_pixels(hot: NDArray[np.intp], folder: Path) -> Path:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    for older in set(folder.glob(LIST)) - {path}:
+    for older in set(folder.glob(LIST)) - {path, Path(in_use)}:
         older.unlink()
     return path
 

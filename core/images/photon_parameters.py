@@ -36,7 +36,7 @@ class BalorParameters(HotPixelParameters, CmosParameters):
     )
     noise_sigmas: float | None = parameter(
         None,
-        "Instead of hit_threshold: so many times the noise that each pixel has in the recorded "
+        "In place of hit_threshold: so many times the noise that each pixel has in the recorded "
         "dark, at least 1 count (for cameras whose signal is close to the noise).",
         gt=0,
     )
@@ -51,8 +51,8 @@ class BalorParameters(HotPixelParameters, CmosParameters):
     )
     gain: float = parameter(
         1.0,
-        "The camera's own counts for each count of the photon sums and energies: 1 for those "
-        "of a Balor; counts/keV gives energies in keV.",
+        "The camera's own counts for each count of hit_threshold, the photon sums and the "
+        "energies: 1 for those of a Balor; its counts per keV give energies in keV.",
         gt=0,
     )
     analysis_roi: str = parameter(
@@ -97,13 +97,17 @@ class BalorParameters(HotPixelParameters, CmosParameters):
     @property
     def detects(self) -> bool:
         """True if photons are looked for."""
-        return None not in (self.hit_threshold, self.photon_sum_min, self.analysis)
+        return not self.unset
 
     @property
     def unset(self) -> list[str]:
         """What must be set for that."""
-        names = ("hit_threshold", "photon_sum_min", "analysis_roi")
-        return [name for name in names if getattr(self, name) in (None, "")]
+        needed = {
+            "hit_threshold": self.hit_threshold or self.noise_sigmas,
+            "photon_sum_min": self.photon_sum_min,
+            "analysis_roi": self.analysis_roi,
+        }
+        return [name for name, value in needed.items() if not value]
 
     @field_validator("analysis_roi", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Compressed pixels come back exactly; lies about sizes cost neither memory nor the process."""
+"""Pixels and photons come back exactly; lies about sizes cost neither memory nor the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from ronda.core.codecs import MAX_BLOCK, decode
+from ronda.core.codecs import MAX_BLOCK, MOST_PHOTON_BYTES, PHOTON, decode
 
 Encoder = Callable[[NDArray[Any]], bytes]
 DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8"]
@@ -148,3 +148,102 @@ def test_the_largest_block_is_refused(bslz4: Encoder) -> None:
     assert MAX_BLOCK % (8 * 8) == 0
     blob = struct.pack(">QI", 8, MAX_BLOCK) + b"a" * 8
     assert decode(blob, "bslz4", (1, 1), np.dtype("f8")).shape == (1, 1)
+
+
+# ---------------------------------------------------------------------- photons
+
+
+def photons(*records: tuple[float, float, float]) -> bytes:
+    return np.array(list(records), PHOTON).tobytes()
+
+
+IN = st.floats(-0.5, 6.484375, width=32)
+"""Places in an image of 7 pixels a side; at -0.5 and n + 0.5 begins a pixel."""
+PLACES = IN | st.sampled_from([-0.5, 0.0, 0.5, 1.5, 2.0, 5.5, 6.0])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    places=st.lists(st.tuples(PLACES, PLACES), max_size=30),
+    dtype=st.sampled_from(["u1", "u2", "u4", "u8", "f4", "f8"]),
+    view=st.booleans(),
+)
+def test_photons_fall_into_another_pixel_or_are_miscounted(
+    places: list[tuple[float, float]], dtype: str, view: bool
+) -> None:
+    records = [(y, x, 0.25 * number) for number, (y, x) in enumerate(places)]
+    want = np.zeros((7, 7), dtype)
+    for y, x, energy in records:
+        row, column = (int(np.floor(float(np.float32(v)) + 0.5)) for v in (y, x))
+        want[row, column] += 1 if np.dtype(dtype).kind == "u" else energy
+    blob = photons(*records)
+    found = decode(memoryview(blob) if view else blob, "photons", (7, 7), np.dtype(dtype))
+    np.testing.assert_array_equal(found, want, strict=True)
+
+
+def test_rows_and_columns_of_photons_are_swapped() -> None:
+    found = decode(photons((0.4, 3.6, 9.0)), "photons", (2, 5), np.dtype("f4"))
+    assert np.argwhere(found).tolist() == [[0, 4]] and found[0, 4] == 9
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (-0.51, 1), (1, -0.51), (1.5, 1), (1, 4.5), (2, 0), (0, 5),
+        (np.nan, 1), (1, np.nan), (np.inf, 1), (1, -np.inf), (3e38, 1), (1, -3e38),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_a_photon_outside_the_image_is_taken(place: tuple[float, float], dtype: str) -> None:
+    blob = photons((0, 0, 1), (*place, 1))
+    with pytest.raises(ValueError, match=r"a photon lies outside the image of \(2, 5\) pixels"):
+        decode(blob, "photons", (2, 5), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("energies", [[np.nan], [np.inf], [-np.inf, np.inf], [3e38, 3e38]])
+def test_energies_that_are_no_number_become_marks(energies: list[float]) -> None:
+    blob = photons(*((1, 1, energy) for energy in energies))
+    with pytest.raises(ValueError, match="energy of the photons in one pixel does not fit"):
+        decode(blob, "photons", (2, 5), np.dtype("f4"))
+    assert decode(blob, "photons", (2, 5), np.dtype("u2"))[1, 1] == len(energies)
+
+
+def test_more_photons_than_a_pixel_counts_wrap_or_mark_it() -> None:
+    blob = photons(*[(1, 1, 5)] * 254)
+    assert decode(blob, "photons", (2, 5), np.dtype("u1"))[1, 1] == 254
+    for more in (255, 256, 300):
+        with pytest.raises(ValueError, match=f"{more} photons in one pixel do not fit into uint8"):
+            decode(photons(*[(1, 1, 5)] * more), "photons", (2, 5), np.dtype("u1"))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "i8"])
+def test_photons_in_signed_pixels_could_look_like_marks(dtype: str) -> None:
+    with pytest.raises(ValueError, match="are no list of photons for pixels of int"):
+        decode(photons((1, 1, 5)), "photons", (2, 5), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("size", [1, 4, 11, 13, 23])
+def test_a_part_of_a_photon_is_taken(size: int) -> None:
+    with pytest.raises(ValueError, match=f"{size} bytes are no list of photons"):
+        decode(b"\0" * size, "photons", (2, 5), np.dtype("u2"))
+
+
+def test_a_photon_claims_a_gigabyte() -> None:
+    """Unlike compressed pixels the list does not show how large its image must be."""
+    for shape, dtype in (((16384, 16384), "u2"), ((16384, 16384), "f8"), ((8192, 8193), "u2")):
+        with pytest.raises(ValueError, match="bytes from photons is too large"):
+            decode(photons((1, 1, 5)), "photons", shape, np.dtype(dtype))
+    for dtype in ("u2", "f4"):  # a whole Balor is not
+        assert 4104 * 4128 * np.dtype(dtype).itemsize <= MOST_PHOTON_BYTES
+    assert not decode(b"", "photons", (4104, 4128), np.dtype("u2")).any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(blob=st.binary(max_size=120), dtype=st.sampled_from(["u1", "u2", "f4", "f8", "i4"]))
+def test_hostile_photons_raise_anything_but_a_sentence(blob: bytes, dtype: str) -> None:
+    try:
+        found = decode(blob, "photons", (3, 4), np.dtype(dtype))
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.shape == (3, 4) and np.isfinite(found).all()

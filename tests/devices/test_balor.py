@@ -81,7 +81,7 @@ def test_photons_are_the_same_live_as_offline_and_all_in_the_table(
         np.testing.assert_array_equal(live, expected[name], err_msg=name)
     assert expected["photons_per_frame"].sum() > 40 * FRAMES
     path = tmp_path / "scan-0005_balor_balor.h5"
-    wait_for(lambda: complete(path, "entry/histogram/counts"))
+    wait_for(lambda: complete(path))
     with h5py.File(path) as file:
         photons = file["entry/photons"]
         forms = {name: photons[name].dtype.str for name in photons}

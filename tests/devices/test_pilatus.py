@@ -91,11 +91,15 @@ def send(detector: Replay, device: Served, url: str, filename: str, rate: float 
     wait_for(lambda: device.ledger()["queued"] == 0)
 
 
-def complete(path: Path, entry: str = "entry/program_name") -> bool:
-    """Tell whether a file is closed, so that plain readers can open it, and holds an entry."""
+def complete(path: Path) -> bool:
+    """Tell whether a file is complete, so that plain readers can open it.
+
+    Between its closing and its completion it can be opened, too; the tables of ROIs
+    that were never there are gone then.
+    """
     try:
         with h5py.File(path) as file:
-            return entry in file
+            return "entry/program_name" in file and "entry/rois/slot_31" not in file
     except OSError:
         return False
 

@@ -73,7 +73,7 @@ def test_the_recorded_dark_is_subtracted_only_while_it_is_in_use(
     np.testing.assert_array_equal(proxy.image, image)
     np.testing.assert_array_equal(proxy.accumulated_image, FRAMES * image)
     path = tmp_path / "out" / "scan-0003_zyla_zyla.h5"
-    wait_for(lambda: complete(path, "entry/process/dark/mean"))
+    wait_for(lambda: complete(path))
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["entry/process/dark/mean"][()], 100 + PATTERN)
         assert file["entry/process/dark/frames"][()] == FRAMES
