@@ -24,9 +24,14 @@ from .threshold import Correction
 DOUBLE, SHARING = 1, 2
 """Bits of a photon's flag: too much energy for one; shares pixels with another candidate."""
 BLOCK = 64
-"""Pixels of a row that are looked at together before any of them alone."""
-FIRST, BYTE, FIRST_BYTE = np.uint64(1), np.uint64(8), np.uint64(255)
-"""For walking over the bits of a block; unsigned, as mixed types would become floats."""
+"""Pixels of a row that are looked at together before any of them alone: a bit each."""
+DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+"""Its products with powers of two differ in their highest 6 bits (Leiserson et al. 1998)."""
+ONE, REST = np.uint64(1), np.uint64(58)
+PLACE = np.zeros(64, np.int64)
+"""Number of the one bit that is set, by those bits."""
+for _bit in range(64):
+    PLACE[((1 << _bit) * int(DE_BRUIJN) % (1 << 64)) >> 58] = _bit
 
 
 class Cuts(NamedTuple):
@@ -179,30 +184,34 @@ def find_candidates(
     hits, number, touching = 0, 0, 0
     top, bottom, left, right = region
     many_darks, many_thresholds = dark.shape[0] > 1, threshold.shape[0] > 1
-    for row in range(top, bottom):
-        pixels, darks = frame[row], dark[row * many_darks]
-        thresholds = threshold[row * many_thresholds]
-        for start in range(left, right, BLOCK):
-            part = slice(start, min(start + BLOCK, right))
-            bits = hit_bits(pixels[part], darks[part], thresholds[part])
-            column = start - 1
+    words = np.zeros((2, -(-(right - left) // BLOCK)), np.uint64)
+    # A row ahead, so that the row below a hit is in the cache when it is looked at.
+    for ahead in range(top, bottom + 1):
+        if ahead < bottom:
+            darks = dark[ahead * many_darks, left:right]
+            thresholds = threshold[ahead * many_thresholds, left:right]
+            mark_hits(frame[ahead, left:right], darks, thresholds, words[ahead % 2])
+        if ahead == top:
+            continue
+        row = ahead - 1
+        for block in range(words.shape[1]):
+            bits = words[row % 2, block]
             while bits:
-                while not bits & FIRST_BYTE:
-                    bits >>= BYTE
-                    column += 8
-                column += 1
-                hit = bits & FIRST
-                bits >>= FIRST
-                if not hit or mask[row, column] or not is_valid(pixels[column], marks):
+                lowest = bits & (~bits + ONE)
+                bits ^= lowest
+                column = left + block * BLOCK + PLACE[(lowest * DE_BRUIJN) >> REST]
+                if mask[row, column] or not is_valid(frame[row, column], marks):
                     continue
                 hits += 1
                 if hits > most_hits:
                     return hits, number, touching
-                if not is_maximum(frame, marks, mask, dark, row, column):
-                    continue
-                whole, total, along_y, along_x = sum_around(frame, marks, mask, dark, row, column)
+                whole, beaten, total, along_y, along_x = look_around(
+                    frame, marks, mask, dark, row, column
+                )
                 if not whole:
-                    touching += 1
+                    touching += is_maximum(frame, marks, mask, dark, row, column)
+                    continue
+                if beaten:
                     continue
                 found[number, 0], found[number, 1] = row, column
                 values[number, 0] = total
@@ -214,17 +223,59 @@ def find_candidates(
 
 
 @kernel
-def hit_bits(pixels: Pixels, darks: Pixels, thresholds: Pixels) -> np.uint64:
-    """Return which of at most 64 pixels reach their threshold above dark, a bit each.
+def mark_hits(
+    pixels: Pixels, darks: Pixels, thresholds: Pixels, words: NDArray[np.uint64]
+) -> None:
+    """Set a bit for each pixel of a row that reaches its threshold above dark, the others to 0.
 
-    It vectorises, so that the many blocks without any cost no more than reading them.
+    It vectorises, so that the many pixels without a hit cost no more than being read.
     """
+    for number in range(words.size):
+        part = slice(number * BLOCK, min((number + 1) * BLOCK, pixels.size))
+        words[number] = hit_bits(pixels[part], darks[part], thresholds[part])
+
+
+@kernel
+def hit_bits(pixels: Pixels, darks: Pixels, thresholds: Pixels) -> np.uint64:
+    """Return which of at most 64 pixels reach their threshold above dark, a bit each."""
     bits = np.uint64(0)
     for i in range(pixels.size):
         above = pixels.dtype.type(pixels[i] - darks[i])
         hit = (pixels[i] >= darks[i]) & (above >= thresholds[i])
         bits |= np.uint64(hit) << np.uint64(i)
     return bits
+
+
+@kernel
+def look_around(
+    frame: Pixels, marks: Marks, mask: Mask, dark: Pixels, row: int, column: int
+) -> tuple[bool, bool, float, float, float]:
+    """Look at the 3 x 3 pixels around one, without a branch.
+
+    Returns
+    -------
+    Whether all of them are there and valid; if so, whether any but itself is larger
+    less dark, or equal and before it; and the sum less dark, and that times the
+    distance in y and in x.
+    """
+    rows, columns = frame.shape
+    many_darks = dark.shape[0] > 1
+    whole, beaten = True, False
+    total, along_y, along_x = 0.0, 0.0, 0.0
+    if (row < 1) | (column < 1) | (row + 1 >= rows) | (column + 1 >= columns):
+        return False, False, 0.0, 0.0, 0.0
+    own = np.float64(frame[row, column]) - np.float64(dark[row * many_darks, column])
+    for dy in range(-1, 2):
+        for dx in range(-1, 2):
+            y, x = row + dy, column + dx
+            whole &= is_valid(frame[y, x], marks) & (not mask[y, x])
+            value = np.float64(frame[y, x]) - np.float64(dark[y * many_darks, x])
+            first = (dy < 0) | ((dy == 0) & (dx < 0))
+            beaten |= (value > own) | (first & (value == own))
+            total += value
+            along_y += dy * value
+            along_x += dx * value
+    return whole, beaten, total, along_y, along_x
 
 
 @kernel
@@ -247,34 +298,6 @@ def is_maximum(
             if beats and is_valid(frame[y, x], marks) and not mask[y, x]:
                 return False
     return True
-
-
-@kernel
-def sum_around(
-    frame: Pixels, marks: Marks, mask: Mask, dark: Pixels, row: int, column: int
-) -> tuple[bool, float, float, float]:
-    """Sum the 3 x 3 pixels around one.
-
-    Returns
-    -------
-    Whether all of them are there and valid (if not, the rest is 0); the sum less
-    dark; and that times the distance in y and in x.
-    """
-    rows, columns = frame.shape
-    many_darks = dark.shape[0] > 1
-    total, along_y, along_x = 0.0, 0.0, 0.0
-    if (row < 1) | (column < 1) | (row + 1 >= rows) | (column + 1 >= columns):
-        return False, 0.0, 0.0, 0.0
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            y, x = row + dy, column + dx
-            if mask[y, x] or not is_valid(frame[y, x], marks):
-                return False, 0.0, 0.0, 0.0
-            value = np.float64(frame[y, x]) - np.float64(dark[y * many_darks, x])
-            total += value
-            along_y += dy * value
-            along_x += dx * value
-    return True, total, along_y, along_x
 
 
 @kernel
