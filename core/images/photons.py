@@ -223,9 +223,7 @@ def find_candidates(
 
 
 @kernel
-def mark_hits(
-    pixels: Pixels, darks: Pixels, thresholds: Pixels, words: NDArray[np.uint64]
-) -> None:
+def mark_hits(pixels: Pixels, darks: Pixels, thresholds: Pixels, words: NDArray[np.uint64]) -> None:
     """Set a bit for each pixel of a row that reaches its threshold above dark, the others to 0.
 
     It vectorises, so that the many pixels without a hit cost no more than being read.
