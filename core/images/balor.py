@@ -13,11 +13,11 @@ from ..frame import BadFrame, Encoded, Frame, Series
 from ..parameters import ParameterError
 from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Tree, registry
 from . import detection, roi
-from .chain import ChainPartial
 from .cmos import COUNTS, CmosChain, CmosPartial, camera_outputs, nothing
 from .dark import Dark
 from .detection import Detection
 from .hot import LEAST, MOST_FRAMES, HotPixelSearch, Occupancy, keep_hot_pixels
+from .partial import ChainPartial
 from .photon_parameters import BalorParameters, CleanImage
 from .photons import Candidates, Cuts, Hits, find_photons
 from .pixels import Mask, Pixels, Rectangle, as_pixels
@@ -274,7 +274,7 @@ class BalorStage(CmosChain[BalorParameters]):
         for dtype in self.pixel_types:
             image = as_pixels(np.full((5, 5), 100, dtype))
             parameters = BalorParameters(analysis_roi="0,0,5,5")
-            for limit in (2.0, 1e-9):
+            for limit in (100.0, 1e-9):
                 parameters = parameters.changed({"hit_density_limit": limit})
                 self.map(Frame(self._series, 0, image + np.eye(5, dtype=dtype) * 999), parameters)
 

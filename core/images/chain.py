@@ -8,13 +8,12 @@ interest and integrated into a powder pattern.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from ..frame import BadFrame, Encoded, Frame, Series
+from ..frame import BadFrame, Frame, Series
 from ..parameters import ParameterError
 from ..positions import Position
 from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Stage, Tree
@@ -22,8 +21,9 @@ from . import curves, pattern, preview, roi, sums
 from .curves import SeriesParameters
 from .mask import MaskParameters
 from .orientation import OrientationParameters
+from .partial import QUANTITY, ChainPartial, turn
 from .pattern import PatternParameters, PowderPattern
-from .pixels import Mask, Pixels, as_pixels, marks, sum_type, unmarked
+from .pixels import Pixels, as_pixels, marks, sum_type, unmarked
 from .preview import Binning, Preview, PreviewParameters, PreviewSource, make_preview, no_preview
 from .series import RoiSeries
 from .sums import AccumulationParameters, FrameSum
@@ -41,31 +41,8 @@ class ChainParameters(
 
 
 P = TypeVar("P", bound=ChainParameters)
-QUANTITY = "quantity"
-"""Entry of an image that is sent to another device: what the value of a pixel is."""
 PONI_FILE = "geometry.poni"
 """Name of the file in which a device keeps its geometry for other programs."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChainPartial:
-    """One frame after `map`."""
-
-    image: Pixels
-    """(rows, columns) after the pre-step; the frame's own memory where nothing was done."""
-    mask: Mask | None
-    """True where pixels are left out."""
-    rois: NDArray[np.float64]
-    """Statistics of each ROI, as `roi.statistics` gives them."""
-    quantity: str = ""
-    """What the value of a pixel is, in words; empty: what the detector sends."""
-    compact: Encoded | None = None
-    """The same image in far fewer bytes, where there is such a form."""
-
-    @property
-    def kept(self) -> Pixels | Encoded:
-        """The image in the form that takes the fewest bytes."""
-        return self.image if self.compact is None else self.compact
 
 
 def chain_outputs(dtype: DTypeLike) -> tuple[Output, ...]:
@@ -411,11 +388,6 @@ class ImageChain(Stage[P, ChainPartial]):
             **{f"{place}/{axis}_pixel_size@units": "m" for axis in "xy"},
             **self._other_tree(),
         }
-
-
-def turn(frame: Frame, parameters: OrientationParameters) -> Pixels:
-    """Return the pixels of a frame (rows, columns) as the detector is mounted."""
-    return np.ascontiguousarray(parameters.orientation.apply(frame.data))
 
 
 def warm_up(dtype: DTypeLike) -> None:

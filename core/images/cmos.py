@@ -15,7 +15,7 @@ from ..frame import BadFrame, Frame, Series
 from ..parameters import ParameterError, parameter
 from ..stage import Closing, Command, Kind, Output, Row
 from . import chain, roi, threshold
-from .chain import ChainParameters, ChainPartial, ImageChain, turn
+from .chain import ChainParameters, ImageChain
 from .dark import (
     MOST_FRAMES,
     Dark,
@@ -25,6 +25,7 @@ from .dark import (
     keep_dark,
     newest_dark,
 )
+from .partial import ChainPartial, turn
 from .pixels import Mask, Pixels, as_pixels
 from .threshold import Correction
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ronda.core.frame import BadFrame, Frame, Series
-from ronda.core.images.chain import ChainPartial
 from ronda.core.images.orientation import Orientation
+from ronda.core.images.partial import ChainPartial
 from ronda.core.images.pilatus import PilatusParameters, PilatusStage
 from ronda.core.parameters import ParameterError
 from ronda.core.positions import ScanPoint, ScanStart
