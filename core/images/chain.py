@@ -70,11 +70,7 @@ class ImageChain(Stage[P, ChainPartial]):
 
     Parameters: ClassVar[type[ChainParameters]] = ChainParameters
     outputs: ClassVar[tuple[Output, ...]] = chain_outputs(np.float64)
-    commands: ClassVar[tuple[Command, ...]] = (
-        *sums.COMMANDS,
-        *roi.COMMANDS,
-        *pattern.COMMANDS,
-    )
+    commands: ClassVar[tuple[Command, ...]] = (*sums.COMMANDS, *roi.COMMANDS, *pattern.COMMANDS)
     groups: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **sums.GROUPS,
         **curves.GROUPS,
