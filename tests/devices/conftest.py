@@ -155,7 +155,7 @@ def _program(class_name: str) -> list[str | Path]:
         "Andor3": "andor",
         "GalleryDevice": "gallery",
         "ToyDevice": "toy_device",
-        "TrustingDevice": "test_raw_saving",
+        "TrustedDevice": "test_raw_saving",
     }
     module = modules.get(class_name)
     if module:

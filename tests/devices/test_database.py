@@ -7,22 +7,21 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ronda.config
 import tango
 from dsconfig.formatting import SCHEMA_FILENAME
 from jsonschema import validate
+from ronda.clients.cli.reference import CLASSES
 from ronda.devices.database import EmbeddedDatabase, open_database, running
 from ronda.devices.process import Process, ProcessError
-from ronda.devices.registration import ConfigError, read_config
+from ronda.devices.registration import ConfigError, placeholders, read_config
 from ronda.tests.devices.conftest import StartDevice
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
 SHIPPED = sorted(Path(ronda.config.__path__[0]).glob("*.json"))
-VALUES = {"OUTPUT": "/out", "SOURCE": "recording:x", "FRAMES_PORT": "1", "POSITIONS_PORT": "2"}
 
 
 def set_up(path: Path, name: str = "test/detector/1", server: str = "DetectorSimulator") -> Path:
@@ -118,25 +117,12 @@ def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:
 def test_the_set_ups_that_ship_are_complete(path: Path) -> None:
     schema = json.loads(Path(SCHEMA_FILENAME).read_text())
     validate(json.loads(path.read_text()), schema)
-    servers = read_config(path, VALUES)
-    installed = {"PilatusAccumulator", "DetectorSimulator", "Ronda"}
-    assert {server.name for server in servers} <= installed
+    servers = read_config(path, dict.fromkeys(placeholders(path), "1"))
+    classes = {one.__name__: one.TangoClassClass.device_property_list for one in CLASSES}
+    assert {server.name for server in servers} <= {*classes, "Ronda"}
     for server in servers:
         for class_name, properties in server.devices.values():
-            assert class_name in installed
-            assert set(properties) <= properties_of(class_name)
-
-
-def properties_of(class_name: str) -> set[str]:
-    """Return the names of a class's properties."""
-    from ronda.devices.pilatus import PilatusAccumulator
-    from ronda.devices.simulator import DetectorSimulator
-
-    classes: dict[str, Any] = {
-        "PilatusAccumulator": PilatusAccumulator,
-        "DetectorSimulator": DetectorSimulator,
-    }
-    return set(classes[class_name].TangoClassClass.device_property_list)
+            assert set(properties) <= set(classes[class_name])
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ import tango
 from pydantic import model_validator
 from ronda.core.parameters import parameter
 from ronda.core.sources.replay import Replay
-from ronda.devices.base import StageDevice
 from ronda.devices.raw_saving import LOOK, RawSaving
 from ronda.devices.servers import serve
+from ronda.devices.trusting import TrustingDevice
 from ronda.tests.devices.conftest import FRAMES, Served, StartDevice, refusal
 from ronda.tests.toy import ToyParameters, ToyStage
 from ronda.tests.waiting import wait_for
 from tango import DevState
-from tango.server import command, device_property
+from tango.server import command
 
 
 class TrustedParameters(ToyParameters):
@@ -40,42 +40,8 @@ class TrustedStage(ToyStage):
     Parameters = TrustedParameters
 
 
-class TrustingDevice(StageDevice, stage=TrustedStage):
-    """Uses `RawSaving` as the device of the Balor does, with less around it."""
-
-    DetectorDevice = device_property(str, default_value="")
-
-    def init_device(self) -> None:
-        self._raw_saving: RawSaving | None = None
-        super().init_device()
-        self._raw_saving = RawSaving(
-            self.DetectorDevice, self._wants_raw, lambda: self.runner.in_series
-        )
-
-    def delete_device(self) -> None:
-        if self._raw_saving:
-            self._raw_saving.close()
-        super().delete_device()
-
-    def _wants_raw(self) -> bool:
-        parameters = self.runner.settings.parameters
-        spare = parameters.trusted and not parameters.save_raw
-        return not (spare and self.condition.state is DevState.RUNNING)
-
-    def forget_problems(self) -> None:
-        super().forget_problems()
-        if self._raw_saving:
-            self._raw_saving.reset()
-
-    def notes(self) -> Iterator[str]:
-        yield from super().notes()
-        if self._raw_saving and self._raw_saving.state:
-            yield self._raw_saving.state
-
-    def complaints(self) -> Iterator[str]:
-        yield from super().complaints()
-        if self._raw_saving and self._raw_saving.problem:
-            yield self._raw_saving.problem
+class TrustedDevice(TrustingDevice, stage=TrustedStage):
+    """Less than the device of the Balor, and it breaks when asked to."""
 
     @command
     def Break(self) -> None:
@@ -131,7 +97,7 @@ def give_time() -> None:
 
 @pytest.fixture(scope="module")
 def shared(start_shared: StartDevice) -> Beamline:
-    return Beamline(start_shared("Andor3"), start_shared("TrustingDevice"))
+    return Beamline(start_shared("Andor3"), start_shared("TrustedDevice"))
 
 
 @pytest.fixture
@@ -153,7 +119,7 @@ def start_two(start: StartDevice, port: int) -> Beamline:
     address = f"tcp://127.0.0.1:{port}"
     camera = start("Andor3", Publish=address)
     source = f"stins+{address}"
-    device = start("TrustingDevice", SourceUrl=source, DetectorDevice=camera.name)
+    device = start("TrustedDevice", SourceUrl=source, DetectorDevice=camera.name)
     return Beamline(camera, device)
 
 
@@ -293,9 +259,7 @@ def test_a_server_that_was_killed_switches_it_on_at_its_next_start(
     beamline.switch_off()
     beamline.device.process.kill()
     assert not beamline.save_raw
-    again = start_device(
-        "TrustingDevice", beamline.device.name, DetectorDevice=beamline.camera.name
-    )
+    again = start_device("TrustedDevice", beamline.device.name, DetectorDevice=beamline.camera.name)
     wait_for(lambda: beamline.save_raw)
     wait_for(lambda: "was found switched off" in again.proxy.status())
     assert again.state == DevState.STANDBY
@@ -418,7 +382,7 @@ def test_a_camera_that_is_not_there_is_waited_for(
 ) -> None:
     name = "test/andor3/late"
     source = f"stins+tcp://127.0.0.1:{free_port}"
-    device = start_device("TrustingDevice", SourceUrl=source, DetectorDevice=name)
+    device = start_device("TrustedDevice", SourceUrl=source, DetectorDevice=name)
     wait_for(lambda: f"{name} saves raw frames is not known" in device.proxy.status())
     device.proxy.trusted = True
     device.proxy.save_raw = False
@@ -475,4 +439,4 @@ def test_without_a_camera_it_is_said_that_raw_frames_are_saved(beamline: Beamlin
 
 
 if __name__ == "__main__":
-    serve("TrustingDevice", TrustingDevice)
+    serve("TrustedDevice", TrustedDevice)

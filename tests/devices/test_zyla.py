@@ -102,7 +102,8 @@ def test_a_dark_in_use_survives_a_restart_and_frames_of_another_shape(
     zyla.proxy.RecordDark(FRAMES)
     send(detector, zyla, darkness, filename="")
     zyla.proxy.UseDark()
-    wait_for(lambda: zyla.proxy.dark_frames == FRAMES)
+    kept = tmp_path / "state" / zyla.name.replace("/", "_") / "parameters.yaml"
+    wait_for(lambda: kept.exists() and ".npz" in kept.read_text())
     zyla.process.kill()
     again = start_device("ZylaThresholder", zyla.name, SourceUrl=f"stins+{detector.address}")
     assert again.proxy.dark_frames == FRAMES
