@@ -79,6 +79,7 @@ class NexusWriter(Sink):
         self._settings: Settings | None = None
         self._problems: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._state: Tree | None = None
         self._process: WriterProcess | None = None
 
     # ------------------------------------------------------------------ a sink
@@ -180,15 +181,13 @@ class NexusWriter(Sink):
         self._process.submit(make, size(document.tree), starts=True, must=True)
 
     def checkpoint(self, tree: Tree) -> None:
-        """Keep the stage's state in the state directory."""
+        """Keep the stage's state in the state directory; of those that wait only the newest."""
         if self._process is None or self._roots.state is None:
             return
-
-        def make() -> Message | None:
-            return {"do": "checkpoint", "tree": {k: plain(v) for k, v in tree.items()}}
-
-        taken = self._process.submit(make, size(tree), starts=True)
-        self.note("overflow", "" if taken else "the file writer is stuck: no checkpoint was made")
+        with self._lock:
+            waits, self._state = self._state is not None, tree
+        if not waits:
+            self._process.submit(self._checkpoint_message, size(tree), starts=True, must=True)
 
     def close(self) -> None:
         """Complete all files and end the writer."""
@@ -249,6 +248,13 @@ class NexusWriter(Sink):
             values = [change["values"] for change in sheet.changes]
             last[f"entry/process/{CHANGES}/values"] = values
         return self._message("finish", sheet, last)
+
+    def _checkpoint_message(self) -> Message | None:
+        with self._lock:
+            tree, self._state = self._state, None
+        if tree is None:
+            return None
+        return {"do": "checkpoint", "tree": {k: plain(v) for k, v in tree.items()}}
 
     def _message(self, what: str, sheet: Sheet, tree: Tree) -> Message | None:
         if sheet.place is not Place.FOUND:

@@ -97,8 +97,14 @@ def _plain_list(value: list[Any]) -> Any:
 
 
 def size(tree: Mapping[str, Any]) -> int:
-    """Return roughly how many bytes a tree takes in a queue."""
-    return sum(getattr(value, "nbytes", 64) for value in tree.values())
+    """Return roughly how many bytes a tree takes in a queue; an array that is there twice, once."""
+    arrays = {id(value): value for value in tree.values() if isinstance(value, np.ndarray)}
+    return 64 * len(tree) + sum(map(_bytes, arrays.values()))
+
+
+def _bytes(array: NDArray[Any]) -> int:
+    """Return the bytes of an array; one that repeats a number (`broadcast_to`) has few."""
+    return array.nbytes if all(array.strides) else array.itemsize
 
 
 def send(stream: BinaryIO, message: Message) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from ronda.core.frame import Frame, Series, new_run_id
 from ronda.core.sinks import process
+from ronda.core.sinks.checkpoint import load_checkpoint
 from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.sinks.recover import recover
 from ronda.core.stage import Document
@@ -523,3 +524,35 @@ def test_writer_that_is_stuck_never_blocks_the_reduction(
         assert len(file["entry/frames/frame"]) == series.count - dropped
         assert file["entry/ledger/missing_rows"][()] == dropped
         assert np.all(np.diff(file["entry/frames/frame"][...]) > 0)
+
+
+def test_the_newest_checkpoint_is_kept_and_no_image_pushes_it_or_a_row_out(
+    write: Write,
+    drive: Any,
+    raw: str,
+    reduced: Path,
+    wait_until: Until,
+    rows_seen: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "QUEUE_BYTES", 10_000_000)
+    writer = write(state_directory=tmp_path / "state")
+    series = drive(writer, raw)
+    series.frames(1)
+    wait_until(lambda: rows_seen(reduced) == 1)
+    assert writer.writer_pid
+    os.kill(writer.writer_pid, signal.SIGSTOP)
+    image = np.zeros(1_000_000)
+    while "values are not written" not in writer.problem:
+        writer.update(series.series, {"image": image})
+    for number in range(5):
+        writer.checkpoint({"number": number, "sum": image})
+    series.frames(10)
+    os.kill(writer.writer_pid, signal.SIGCONT)
+    series.finish()
+    writer.close()
+    assert writer.rows_dropped == 0
+    assert rows_seen(reduced) == 11
+    kept = load_checkpoint(tmp_path / "state")
+    assert kept is not None and kept["number"] == 4
