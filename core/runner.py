@@ -84,6 +84,8 @@ class Runner:
         """Called after every change of the parameters, whoever made it."""
         self._settings = Settings(0, parameters or stage.Parameters())
         self._configuring = threading.Lock()
+        self._stamping = threading.Lock()
+        """Held while something is queued with the settings that it came in under."""
         self._activity = Activity.IDLE
         self._alarms: dict[str, str] = {}
         self._notices: dict[str, str] = {}
@@ -214,8 +216,9 @@ class Runner:
             with self.lock:
                 self.stage.accept(parameters)
             new = Settings(old.version + 1, parameters)
-            self._settings = new
-            self._token(partial(self.stage.adopt, new))
+            with self._stamping:
+                self._settings = new
+                self._token(partial(self.stage.adopt, new))
             if self._activity is Activity.IDLE:
                 self._background.calculate_soon()
         self.configured()
@@ -297,7 +300,8 @@ class Runner:
                 self._tally = Ledger()
                 self._alarms.pop("rejected", None)
                 self._alarms.pop("dropped", None)
-                self._token(partial(self._begin_series, series, self._tally))
+                with self._stamping:
+                    self._token(partial(self._begin_series, series, self._tally, self._settings))
             case SeriesEnd():
                 self._token(self._finish_series)
             case Rejected(reason, frame_id, message_number):
@@ -326,9 +330,10 @@ class Runner:
             return
         if not self._make_room(frame):
             return
-        settings = self._settings
-        work = self._pool.submit(self._timed_map, frame, settings)
-        self.queue.put(Ticket(settings, frame, self._tally, work))
+        with self._stamping:
+            settings = self._settings
+            work = self._pool.submit(self._timed_map, frame, settings)
+            self.queue.put(Ticket(settings, frame, self._tally, work))
 
     def _make_room(self, frame: Frame) -> bool:
         """Wait (files) or drop (live) until the frame fits; False if it was dropped itself."""
@@ -467,11 +472,11 @@ class Runner:
         values = {name: self.stage.value(name) for name in self._cheap}
         self.results = _with_values(self.results, values)
 
-    def _begin_series(self, series: Series, tally: Ledger) -> None:
+    def _begin_series(self, series: Series, tally: Ledger, settings: Settings) -> None:
         self._finish_series()
         self._series, self._series_tally = series, tally
         self._series_has_rows = False
-        self.stage.begin(series, self._settings)
+        self.stage.begin(series, settings)
 
     def _finish_series(self) -> None:
         if self._series is None:

@@ -456,3 +456,39 @@ def test_start_twice_is_refused() -> None:
     with pytest.raises(RuntimeError, match="already running"):
         runner.start(LiveListSource)
     runner.stop()
+
+
+class GatedStage(SumStage):
+    """Waits with its first frame; notes under which parameters series began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+        self.begun: list[int] = []
+
+    def map(self, frame: Frame, parameters: SumParameters) -> float:
+        assert self.opened.wait(10)
+        return super().map(frame, parameters)
+
+    def begin(self, series: Series, settings: Settings) -> None:
+        self.begun.append(settings.version)
+        super().begin(series, settings)
+
+
+def test_a_series_begins_under_the_parameters_of_its_time_however_late_that_is() -> None:
+    stage = GatedStage()
+    runner = Runner(stage)
+    first, second = Series(new_run_id()), Series(new_run_id())
+    source = ListSource(
+        SeriesStart(first),
+        Frame(first, 0, np.ones((2, 2))),
+        SeriesStart(second),
+        lambda: runner.configure({"gain": 2.0}),
+        Frame(second, 0, np.ones((2, 2))),
+        stage.opened.set,
+        SeriesEnd(second),
+    )
+    runner.start(lambda: source)
+    runner.wait()
+    assert runner.ledger.counts.reduced == 2
+    assert stage.begun == [0, 0]
