@@ -268,7 +268,7 @@ class Runner:
             return self.results
         with self.lock:
             values = {name: self.stage.value(name) for name in names}
-            return _with_values(self.results, {**self.results.values, **values})
+            return replace(self.results, values={**self.results.values, **values})
 
     @property
     def health(self) -> Health:
@@ -470,7 +470,7 @@ class Runner:
 
     def _publish_values(self) -> None:
         values = {name: self.stage.value(name) for name in self._cheap}
-        self.results = _with_values(self.results, values)
+        self.results = replace(self.results, values=values)
 
     def _begin_series(self, series: Series, tally: Ledger, settings: Settings) -> None:
         self._finish_series()
@@ -496,8 +496,3 @@ def _nothing() -> None:
 
 
 _CHEAP = (Kind.SCALAR, Kind.TEXT, Kind.TEXTS)
-
-
-def _with_values(results: Results, values: Mapping[str, Any]) -> Results:
-    """Return the results with other values of outputs."""
-    return replace(results, values=values)

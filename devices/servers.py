@@ -42,12 +42,9 @@ def detector_simulator() -> None:
 
 def ronda() -> None:
     """Run the server Ronda, which carries devices of all classes in one process."""
-    from .balor import BalorPhotonDetector
-    from .pilatus import PilatusAccumulator
-    from .simulator import DetectorSimulator
-    from .zyla import ZylaThresholder
+    from .classes import CLASSES
 
-    serve("Ronda", PilatusAccumulator, ZylaThresholder, BalorPhotonDetector, DetectorSimulator)
+    serve("Ronda", *CLASSES)
 
 
 def serve(name: str, *classes: type[tango.server.Device]) -> None:

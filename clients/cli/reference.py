@@ -13,18 +13,14 @@ from typing import Any
 from tango import CmdArgType
 
 from ...core.stages import registry
-from ...devices.balor import BalorPhotonDetector
 from ...devices.base import StageDevice
+from ...devices.classes import CLASSES
 from ...devices.common import COMMON
-from ...devices.pilatus import PilatusAccumulator
 from ...devices.served import Served
-from ...devices.simulator import DetectorSimulator
-from ...devices.zyla import ZylaThresholder
 from . import describe
 
 NOTE = "<!-- Written by `make docs` from the declarations in the code; do not edit. -->\n"
 COMMANDS = ("stages", "describe", "run", "view", "recover", "up", "demo")
-CLASSES = (PilatusAccumulator, ZylaThresholder, BalorPhotonDetector, DetectorSimulator)
 
 _STAGES = """\
 A stage is declared once, as a class in `ronda.core`. From the declaration come the

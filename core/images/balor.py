@@ -21,7 +21,7 @@ from .partial import ChainPartial
 from .photon_parameters import BalorParameters, CleanImage
 from .photons import Candidates, Cuts, Hits, find_photons
 from .pixels import Mask, Pixels, Rectangle, as_pixels
-from .sums import FrameSum, sum_document, sum_tree
+from .sums import FrameSum, sum_tree
 
 ENOUGH = 100
 """Photons from which on the double fraction is taken seriously."""
@@ -107,7 +107,7 @@ class BalorStage(CmosChain[BalorParameters]):
             return super().map(frame, parameters)
         image, mask, dark, misfit = self.prepared(frame, parameters)
         if parameters.noise_sigmas is not None and (dark is None or dark.rms is None):
-            return super().map(frame, parameters)
+            return self.thresholded(parameters, image, mask, dark, misfit)
         if region[1] > image.shape[0] or region[3] > image.shape[1]:
             raise BadFrame(_outside(parameters.analysis_roi, image.shape))
         if frame.frame_id > LAST_FRAME:
@@ -153,12 +153,7 @@ class BalorStage(CmosChain[BalorParameters]):
         if isinstance(found, Candidates):
             self._search.add(found.pixel, partial.image.shape)
             return {**super().take(frame, partial), **self._detection.add(frame, found)}
-        if self._parameters.accumulate:
-            before = self._fallback.add(
-                partial.image, partial.mask, frame.series, self.meaning(self._parameters)
-            )
-            if before is not None:
-                self.connection.save(sum_document("", before, self._origin()))
+        self.add_to(self._fallback, frame, partial)
         row = self.set_aside(frame, partial)
         return {**row, **self._detection.add_fallback(frame, found)}
 

@@ -143,8 +143,7 @@ class ImageChain(Stage[P, ChainPartial]):
 
     def take(self, frame: Frame, partial: ChainPartial) -> Row:
         """Add one frame to the sum and the curves."""
-        if self._parameters.accumulate:
-            self._accumulate(frame, partial)
+        self._pattern.stale |= self.add_to(self._sum, frame, partial)
         return self._rois.add(frame, partial.kept, partial.rois)
 
     def set_aside(self, frame: Frame, partial: ChainPartial) -> Row:
@@ -152,13 +151,16 @@ class ImageChain(Stage[P, ChainPartial]):
         self._aside = True
         return self._rois.add(frame, None, np.full_like(partial.rois, np.nan))
 
-    def _accumulate(self, frame: Frame, partial: ChainPartial) -> None:
+    def add_to(self, total: FrameSum, frame: Frame, partial: ChainPartial) -> bool:
+        """Add one frame to a sum, if frames are summed at all; what gives way is saved first."""
+        if not self._parameters.accumulate:
+            return False
         sent = str(frame.metadata.get(QUANTITY, ""))
         meaning = [*self.meaning(self._parameters), *filter(None, (sent, partial.quantity))]
-        before = self._sum.add(partial.image, partial.mask, frame.series, meaning)
-        self._pattern.stale = True
+        before = total.add(partial.image, partial.mask, frame.series, meaning)
         if before is not None:
             self.connection.save(sums.sum_document("", before, self._origin()))
+        return True
 
     def begin(self, series: Series, settings: Settings) -> None:
         """Begin a series: new curves, the same sum."""

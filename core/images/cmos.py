@@ -153,7 +153,12 @@ class CmosChain(ImageChain[C]):
 
     def map(self, frame: Frame, parameters: C) -> ChainPartial:
         """Turn one frame, subtract the dark, and find the statistics of its ROIs."""
-        image, mask, dark, misfit = self.prepared(frame, parameters)
+        return self.thresholded(parameters, *self.prepared(frame, parameters))
+
+    def thresholded(
+        self, parameters: C, image: Pixels, mask: Mask | None, dark: Dark | None, misfit: str
+    ) -> CmosPartial:
+        """Return what becomes of a frame that is `prepared`."""
         clean = parameters.correction(dark, image, parameters.threshold).subtracted(image)
         values = roi.statistics(clean, mask, parameters.rois)
         return CmosPartial(clean, mask, values, COUNTS, dark=dark, misfit=misfit)

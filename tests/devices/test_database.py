@@ -13,7 +13,7 @@ import ronda.config
 import tango
 from dsconfig.formatting import SCHEMA_FILENAME
 from jsonschema import validate
-from ronda.clients.cli.reference import CLASSES
+from ronda.devices.classes import CLASSES
 from ronda.devices.database import EmbeddedDatabase, open_database, running
 from ronda.devices.process import Process, ProcessError
 from ronda.devices.registration import ConfigError, placeholders, read_config
