@@ -22,20 +22,28 @@ NOTHING_YET = ("image", "accumulated_image", "valid_count", "fallback_image", "d
 class Bench:
     """Runs a stage without threads; what it changes itself is taken as an operator's."""
 
-    def __init__(self, stage: Stage[Any, Any], folder: Path | None = None, **values: Any) -> None:
+    def __init__(
+        self,
+        stage: Stage[Any, Any],
+        folder: Path | None = None,
+        begun: bool = True,
+        **values: Any,
+    ) -> None:
         self.stage = stage
         self.saved: list[Document] = []
         self.stage.connection = Connection(self.saved.append, self._configure, folder)
         self.settings = Settings(0, stage.Parameters().changed(values))
         self.stage.adopt(self.settings)
-        self.begin()
+        self.series, self.number = Series(0), 0
+        if begun:
+            self.begin()
 
     @property
     def parameters(self) -> Any:
         return self.settings.parameters
 
-    def begin(self, run_id: int = 1, **metadata: Any) -> None:
-        self.series, self.number = Series(run_id, "camera", metadata=metadata), 0
+    def begin(self, run_id: int = 1, filename: str = "", **metadata: Any) -> None:
+        self.series, self.number = Series(run_id, self.stage.name, filename, metadata), 0
         self.stage.begin(self.series, self.settings)
 
     def change(self, **values: Any) -> None:

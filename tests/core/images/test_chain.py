@@ -14,7 +14,8 @@ from ronda.core.images.partial import ChainPartial
 from ronda.core.images.pilatus import PilatusParameters, PilatusStage
 from ronda.core.parameters import ParameterError
 from ronda.core.positions import ScanPoint, ScanStart
-from ronda.core.stage import Connection, Document, Kind, Record, Row, Settings, registry
+from ronda.core.stage import Kind, Record, Row, Settings, registry
+from ronda.tests.core.images.bench import Bench as StageBench
 
 PLACE = {
     "photon_energy": 13.5,
@@ -25,49 +26,14 @@ PLACE = {
 IMAGES = ("image", "accumulated_image", "valid_count")
 
 
-class Bench:
-    """Runs a stage as the runner does, without threads."""
+class Bench(StageBench):
+    """A Pilatus before its first series."""
 
     def __init__(self, **values: Any) -> None:
-        self.stage = PilatusStage()
-        self.saved: list[Document] = []
-        self.stage.connection = Connection(self.saved.append)
-        self.settings = Settings(0, PilatusParameters().changed(values))
-        self.stage.adopt(self.settings)
-        self.series = Series(0)
-        self.number = 0
+        super().__init__(PilatusStage(), begun=False, **values)
 
-    @property
-    def parameters(self) -> Any:
-        return self.settings.parameters
-
-    def begin(self, run_id: int = 1, **about: Any) -> None:
-        self.series, self.number = Series(run_id, "pilatus", **about), 0
-        self.stage.begin(self.series, self.settings)
-
-    def change(self, **values: Any) -> None:
-        new = self.parameters.changed(values)
-        self.stage.accept(new)
-        self.settings = Settings(self.settings.version + 1, new)
-        self.stage.adopt(self.settings)
-
-    def frame(self, image: Any, dtype: str = "i4") -> Row:
-        data = np.asarray(image, dtype)
-        frame = Frame(self.series, self.number, data)
-        self.number += 1
-        partial = self.stage.map(frame, self.parameters)
-        return self.stage.reduce(frame, partial, self.settings)
-
-    def work(self) -> None:
-        work = self.stage.deferred()
-        if work is not None:
-            work()()
-
-    def value(self, name: str) -> Any:
-        return self.stage.value(name)
-
-    def sum(self) -> Any:
-        return self.value("accumulated_image").tolist()
+    def frame(self, image: Any, dtype: str = "i4", **metadata: Any) -> Row:
+        return super().frame(image, dtype, **metadata)
 
 
 @pytest.fixture
