@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .frame import Series
+from .history import History
 from .ledger import Ledger
 from .sinks.base import Sink
 from .stage import Closing, Stage
@@ -41,10 +42,18 @@ class Background:
         Of the runner.
     lock
         The runner's lock, under which the stage may be touched.
+    history
+        Goes into every file.
     """
 
-    def __init__(self, stage: Stage[Any, Any], sinks: Sequence[Sink], lock: threading.Lock) -> None:
-        self._stage, self._sinks, self._lock = stage, sinks, lock
+    def __init__(
+        self,
+        stage: Stage[Any, Any],
+        sinks: Sequence[Sink],
+        lock: threading.Lock,
+        history: History,
+    ) -> None:
+        self._stage, self._sinks, self._lock, self._history = stage, sinks, lock, history
         self._endings: list[_Ending] = []
         self._open: tuple[Series, Ledger] | None = None
         self._wake = threading.Event()
@@ -124,7 +133,7 @@ class Background:
         """Write the last values of a series; its file is closed even if there are none."""
         tree: dict[str, Any] = {}
         self._guard(lambda: tree.update(ending.closing.tree()))
-        tree.update(_ledger_tree(ending.tally))
+        tree.update(self._account(ending.tally))
         for sink in self._sinks:
             sink.finish(ending.series, tree)
 
@@ -139,7 +148,12 @@ class Background:
                 sink.checkpoint(state)
             if opened is not None:
                 series, tally = opened
-                sink.update(series, {**update, **_ledger_tree(tally)})
+                sink.update(series, {**update, **self._account(tally)})
+
+    def _account(self, tally: Ledger) -> dict[str, Any]:
+        """Return a series' counts and who changed what, as they stand in its file."""
+        lines = self._history.lines
+        return {**_ledger_tree(tally), **({"process/history": lines} if lines else {})}
 
     def _guard(self, work: Callable[[], object]) -> None:
         """Run some work; a defect in it must not end this thread."""

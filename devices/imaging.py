@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +10,13 @@ from tango import AttrWriteType
 from tango.server import attribute
 
 from ..core.frame import MAX_SIDE
+from ..core.kept import Kept
 from .base import StageDevice
+from .client import calling
 from .served import refusing
 
-MASKS = "mask-*.npy"
+MASKS = Kept("mask", ".npy")
+"""Masks that were written into a device's folder."""
 
 
 class ImagingDevice(StageDevice):
@@ -42,12 +43,11 @@ class ImagingDevice(StageDevice):
         with refusing("mask"):
             if self._folder is None:
                 raise ValueError("mask: StateDirectory cannot be used, so no mask can be kept")
-            path: Path = self._folder.path / f"mask-{time.time_ns()}.npy"
-            np.save(path, np.asarray(pixels, np.uint8), allow_pickle=False)
+            mask, folder = np.asarray(pixels, np.uint8), self._folder.path
+            path = MASKS.add(folder, lambda file: np.save(file, mask, allow_pickle=False))
             try:
-                self.runner.configure({"mask_file": str(path)})
+                self.runner.configure({"mask_file": str(path)}, calling(self))
             except ValueError:
                 path.unlink()
                 raise
-            for older in set(self._folder.path.glob(MASKS)) - {path}:
-                older.unlink()
+            MASKS.remove_older(folder)

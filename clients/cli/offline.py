@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ...core import simulation  # noqa: F401  (makes the scheme simulated: known)
+from ...core.history import difference
 from ...core.parameters import ParameterError, Parameters, load_yaml, parse_assignments
 from ...core.runner import Runner
 from ...core.sinks.nexus import NexusWriter
@@ -110,6 +112,8 @@ def run_stage(job: Job) -> int:
         open_source(url).close()
     writer = NexusWriter(output_file=job.output, overwrite=job.force)
     runner = Runner(job.stage_class(), parameters, [writer], job.workers)
+    chosen = difference(job.stage_class.Parameters().to_json(), parameters.to_json())
+    runner.history.add(f"{psutil.Process().username()}@localhost", f"ronda run: {chosen or 'the defaults'}")
     failure, interrupted, begin = None, False, time.monotonic()
     console = stderr()
     try:
@@ -175,11 +179,11 @@ def _summarise(runner: Runner, writer: NexusWriter, console: Console, seconds: f
     console.print(ledger_line(counts))
     for sentence in (*health.alarms, *health.notes):
         console.print(f"note: {sentence}", soft_wrap=True)
-    if writer.path is None:
+    if not writer.file:
         console.print("nothing was written: no frame could be used")
     else:
         rate = counts.reduced / seconds
         console.print(
-            f"written: {writer.path} ({seconds:.1f} s, {rate:.1f} frames/s)", soft_wrap=True
+            f"written: {writer.file} ({seconds:.1f} s, {rate:.1f} frames/s)", soft_wrap=True
         )
-    return writer.path is not None and not writer.problem
+    return bool(writer.file) and not writer.problem

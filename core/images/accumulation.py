@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..frame import BadFrame, Series
+from ..frame import BadFrame, Series, check_shape
 from ..stage import Tree
 from .pixels import (
     Mask,
@@ -19,6 +19,8 @@ from .pixels import (
     as_mask,
     as_pixels,
     marks,
+    measured,
+    over_range,
     sum_type,
     valid_pixels,
 )
@@ -52,8 +54,6 @@ class Accumulation:
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.sum: Pixels = np.zeros(shape, sum_type(dtype))
-        self.missing: NDArray[np.uint32] | None = None
-        """How often a pixel was not valid; None as long as every pixel always was."""
         self.frames = 0
         self.overflow_pixels = 0
         """Pixels over their range, in all frames together."""
@@ -62,6 +62,10 @@ class Accumulation:
         self.series: list[Contribution] = []
         self._peak = 0
         """No pixel of an integer sum is further from 0."""
+        self._missing: NDArray[np.uint32] | None = None
+        self._mask: Mask | None = None
+        self._masked = 0
+        """Frames whose pixels under the mask are not in `_missing` yet."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,14 +73,41 @@ class Accumulation:
         return self.sum.shape
 
     @property
+    def missing(self) -> NDArray[np.uint32] | None:
+        """How often each pixel was not valid; None as long as every pixel always was."""
+        if self._masked:
+            self._count_missing(as_mask(self._mask, self.shape) * np.uint32(self._masked))
+            self._masked = 0
+        return self._missing
+
+    @property
     def valid_count(self) -> NDArray[np.uint32]:
         """How often each pixel was valid, (rows, columns); never changes, may be read-only."""
-        if self.missing is None:
+        missing = self.missing
+        if missing is None:
             return np.broadcast_to(np.uint32(self.frames), self.shape)
-        return np.uint32(self.frames) - self.missing
+        return np.uint32(self.frames) - missing
 
-    def add(self, image: Pixels, mask: Mask | None, series: Series) -> None:
-        """Add the valid pixels of one frame.
+    def add(
+        self,
+        image: Pixels,
+        mask: Mask | None,
+        series: Series,
+        support: NDArray[np.intp] | None = None,
+    ) -> float:
+        """Add the valid pixels of one frame; return the sum over them.
+
+        Parameters
+        ----------
+        image
+            (rows, columns).
+        mask
+            (rows, columns), True where a pixel is not to be used; None: none.
+        series
+            Whose frame it is.
+        support
+            Pixels, counted row after row and each once, outside of which the image
+            is 0: then only they are looked at. None: all are.
 
         Raises
         ------
@@ -91,15 +122,47 @@ class Accumulation:
             )
         pixels, masked = as_pixels(image), as_mask(mask, image.shape)
         self._peak = room_for(pixels, masked, [self])
-        invalid, overflow, added = add_frame(
-            pixels, marks(pixels.dtype), masked, self.sum, self.missing, self.sum.dtype.type(0)
-        )
-        if invalid and self.missing is None:
-            self.missing = (~valid_pixels(pixels, masked)).astype(np.uint32)
+        if support is None:
+            overflow, added = self._add_all(pixels, masked)
+        else:
+            overflow, added = self._add_some(pixels, masked, support)
+            self._leave_out(mask)
         self.frames += 1
         self.overflow_pixels += overflow
         self.total += added
         self._contribute(Contribution(series.run_id, series.filename, 1))
+        return float(added)
+
+    def _add_all(self, pixels: Pixels, mask: Mask) -> tuple[int, Any]:
+        """Add all pixels; return how many are over their range, and the sum of the valid."""
+        kind, zero, missing = marks(pixels.dtype), self.sum.dtype.type(0), self.missing
+        invalid, overflow, added = add_frame(pixels, kind, mask, self.sum, missing, zero)
+        if invalid and missing is None:
+            self._count_missing((~valid_pixels(pixels, mask)).astype(np.uint32))
+        return overflow, added
+
+    def _add_some(self, pixels: Pixels, mask: Mask, support: NDArray[np.intp]) -> tuple[int, Any]:
+        """Add some pixels, and count those of them as missing that are marked, not masked."""
+        support = support[~mask.ravel()[support]]
+        values, kind = pixels.ravel()[support], marks(pixels.dtype)
+        valid = measured(values, kind)
+        self.sum.reshape(-1)[support[valid]] += values[valid]
+        if not valid.all():
+            marked = np.zeros(self.shape, np.uint32)
+            marked.reshape(-1)[support[~valid]] = 1
+            self._count_missing(marked)
+        added = values[valid].sum(dtype=self.sum.dtype)
+        return int(over_range(values, kind).sum()), added.item()
+
+    def _leave_out(self, mask: Mask | None) -> None:
+        """Count the pixels under a mask as missing once more: later, for many frames at once."""
+        if mask is not self._mask:
+            self._missing, self._mask = self.missing, mask
+        self._masked += mask is not None
+
+    def _count_missing(self, times: NDArray[np.uint32]) -> None:
+        """Count how often pixels were not valid."""
+        self._missing = times if self._missing is None else self._missing + times
 
     def merge(self, other: Accumulation) -> None:
         """Add what another accumulation of the same shape and kind holds.
@@ -119,10 +182,9 @@ class Accumulation:
             raise ValueError("the two sums together do not fit into 64 bits")
         self._peak = peak
         self.sum += other.sum
-        if other.missing is not None and self.missing is not None:
-            self.missing += other.missing
-        elif other.missing is not None:
-            self.missing = other.missing.copy()
+        self._missing, missing = self.missing, other.missing
+        if missing is not None:
+            self._count_missing(missing.copy())
         self.frames += other.frames
         self.overflow_pixels += other.overflow_pixels
         self.total += other.total
@@ -134,7 +196,7 @@ class Accumulation:
         new = self.__class__.__new__(self.__class__)
         new.__dict__.update(self.__dict__)
         new.sum = self.sum.copy()
-        new.missing = None if self.missing is None else self.missing.copy()
+        new._missing = None if new.missing is None else new.missing.copy()
         new.series = self.series.copy()
         return new
 
@@ -147,7 +209,8 @@ class Accumulation:
             "total": str(self.total),
             "series": json.dumps([asdict(contribution) for contribution in self.series]),
         }
-        return tree if self.missing is None else {**tree, "missing": self.missing}
+        missing = self.missing
+        return tree if missing is None else {**tree, "missing": missing}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
@@ -159,20 +222,20 @@ class Accumulation:
             If something is missing or does not fit.
         """
         try:
-            total = np.array(tree["sum"])
+            total, missing = np.array(tree["sum"]), tree.get("missing")
+            check_shape(total.shape, total.dtype)
             new = cls(total.shape, total.dtype)
-            missing = tree.get("missing")
-            if total.dtype != new.sum.dtype or total.ndim != 2:
-                raise ValueError(f"a sum cannot be {total.dtype} of shape {total.shape}")
+            if total.dtype != new.sum.dtype:
+                raise ValueError(f"a sum cannot be {total.dtype}")
             if missing is not None and np.shape(missing) != total.shape:
                 raise ValueError(f"valid counts of shape {np.shape(missing)}")
             new.sum = total
-            new.missing = None if missing is None else np.array(missing, np.uint32)
+            new._missing = None if missing is None else np.array(missing, np.uint32)
             new.frames = int(tree["frames"])
             new.overflow_pixels = int(tree["overflow_pixels"])
             new.total = type(new.total)(_text(tree["total"]))
             new.series = [Contribution(**entry) for entry in json.loads(_text(tree["series"]))]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"no accumulated sum: {error!r}") from None
         new._peak = new.exact_peak()
         return new

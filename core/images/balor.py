@@ -88,6 +88,13 @@ class BalorStage(CmosChain[BalorParameters]):
     commands = (*CmosChain.commands, *COMMANDS)
     groups: ClassVar[Mapping[str, Mapping[str, Any]]] = {**CmosChain.groups, **detection.GROUPS}
     pixel_types = (np.uint16,)
+    indifferent = CmosChain.indifferent | {
+        "double_fraction_limit",
+        "histogram_width",
+        "republish_photons",
+        "trusted",
+        "save_raw",
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,12 +128,12 @@ class BalorStage(CmosChain[BalorParameters]):
         photons = _shown(found, region, parameters.view_sum_min).tobytes()
         compact = Encoded(photons, image.shape, _TYPE[what], FORMAT)
         try:
-            clean = as_pixels(compact.decode())
+            clean, support = as_pixels(compact.decode()), compact.support
         except ValueError as error:
             raise BadFrame(f"there is no clean image: {error}") from None
         values = roi.statistics(clean, mask, parameters.rois)
         return BalorPartial(
-            clean, mask, values, _quantity(parameters), compact,
+            clean, mask, values, _quantity(parameters), compact, support,
             dark=dark, misfit=misfit, found=found,
         )  # fmt: skip
 
@@ -154,7 +161,7 @@ class BalorStage(CmosChain[BalorParameters]):
             self._search.add(found.pixel, partial.image.shape)
             return {**super().take(frame, partial), **self._detection.add(frame, found)}
         self.add_to(self._fallback, frame, partial)
-        row = self.set_aside(frame, partial)
+        row = self.set_aside(frame, partial, bright=True)
         return {**row, **self._detection.add_fallback(frame, found)}
 
     def begin(self, series: Series, settings: Settings) -> None:

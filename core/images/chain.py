@@ -17,7 +17,8 @@ from ..frame import BadFrame, Frame, Series
 from ..parameters import ParameterError
 from ..positions import Position
 from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Stage, Tree
-from . import curves, pattern, preview, roi, sums
+from . import beam, curves, pattern, preview, roi, sums
+from .beam import BeamParameters, BeamWatch, counted, frame_counts
 from .curves import SeriesParameters
 from .mask import MaskParameters
 from .orientation import OrientationParameters
@@ -34,6 +35,7 @@ class ChainParameters(
     PatternParameters,
     SeriesParameters,
     AccumulationParameters,
+    BeamParameters,
     MaskParameters,
     OrientationParameters,
 ):
@@ -41,6 +43,12 @@ class ChainParameters(
 
 
 P = TypeVar("P", bound=ChainParameters)
+INDIFFERENT = frozenset(
+    name
+    for group in (PreviewParameters, PatternParameters, SeriesParameters, AccumulationParameters)
+    for name in group.model_fields.keys() - MaskParameters.model_fields
+)
+"""Parameters that change nothing about the counts of a frame whose `meaning` is the same."""
 PONI_FILE = "geometry.poni"
 """Name of the file in which a device keeps its geometry for other programs."""
 
@@ -55,7 +63,7 @@ def chain_outputs(dtype: DTypeLike) -> tuple[Output, ...]:
         doc="The newest frame after orientation and pre-step.",
         axes=("row", "column"),
     )
-    groups = (preview.OUTPUTS, sums.OUTPUTS, curves.OUTPUTS, pattern.OUTPUTS)
+    groups = (preview.OUTPUTS, sums.OUTPUTS, beam.OUTPUTS, curves.OUTPUTS, pattern.OUTPUTS)
     return (image, *(output for group in groups for output in group))
 
 
@@ -65,7 +73,9 @@ class ImageChain(Stage[P, ChainPartial]):
     The accumulated sum outlives series; ClearAccumulation empties it, and frames
     of another form do (shape, integer or float, orientation, unit), after it was
     saved. ROI values begin anew with each series. The pattern is that of the
-    accumulated sum.
+    accumulated sum. The counts of the newest frames outlive series, too; what they
+    are compared with is forgotten by ClearAccumulation, and when something else is
+    counted (threshold, mask, exposure time, unit).
     """
 
     Parameters: ClassVar[type[ChainParameters]] = ChainParameters
@@ -73,9 +83,12 @@ class ImageChain(Stage[P, ChainPartial]):
     commands: ClassVar[tuple[Command, ...]] = (*sums.COMMANDS, *roi.COMMANDS, *pattern.COMMANDS)
     groups: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **sums.GROUPS,
+        **beam.GROUPS,
         **curves.GROUPS,
         **pattern.GROUPS,
     }
+    indifferent: ClassVar[frozenset[str]] = INDIFFERENT
+    """Parameters on which the counts of a frame do not depend."""
     pixel_types: ClassVar[tuple[DTypeLike, ...]] = (np.uint16,)
     """What the detector sends, to be compiled for beforehand."""
 
@@ -85,6 +98,7 @@ class ImageChain(Stage[P, ChainPartial]):
         self._version = -1
         self._series = Series(0)
         self._sum = FrameSum()
+        self._beam = BeamWatch(self._parameters, self._parameters.history_frames)
         self._rois = RoiSeries(self._parameters)
         self._pattern = PowderPattern(self._parameters.azimuthal_bins)
         self._raw_shape: tuple[int, int] | None = None
@@ -143,24 +157,39 @@ class ImageChain(Stage[P, ChainPartial]):
 
     def take(self, frame: Frame, partial: ChainPartial) -> Row:
         """Add one frame to the sum and the curves."""
-        self._pattern.stale |= self.add_to(self._sum, frame, partial)
-        return self._rois.add(frame, partial.kept, partial.rois)
+        added = self.add_to(self._sum, frame, partial)
+        self._pattern.stale |= added
+        counts = self._sum.newest if added else frame_counts(partial)
+        form = counted(frame, partial, self._meaning_of(frame, partial))
+        return {
+            **self._beam.add(frame, counts, form),
+            **self._rois.add(frame, partial.kept, partial.rois),
+        }
 
-    def set_aside(self, frame: Frame, partial: ChainPartial) -> Row:
-        """Show a frame that belongs neither to the sum nor to the curves, here or elsewhere."""
+    def set_aside(self, frame: Frame, partial: ChainPartial, bright: bool = False) -> Row:
+        """Show a frame that belongs neither to the sum nor to the curves, here or elsewhere.
+
+        It says nothing about the beam, unless it is too bright for them.
+        """
         self._aside = True
-        return self._rois.add(frame, None, np.full_like(partial.rois, np.nan))
+        return {
+            **(self._beam.add_bright(frame) if bright else self._beam.set_aside(frame)),
+            **self._rois.add(frame, None, np.full_like(partial.rois, np.nan)),
+        }
 
     def add_to(self, total: FrameSum, frame: Frame, partial: ChainPartial) -> bool:
         """Add one frame to a sum, if frames are summed at all; what gives way is saved first."""
         if not self._parameters.accumulate:
             return False
-        sent = str(frame.metadata.get(QUANTITY, ""))
-        meaning = [*self.meaning(self._parameters), *filter(None, (sent, partial.quantity))]
-        before = total.add(partial.image, partial.mask, frame.series, meaning)
+        meaning = self._meaning_of(frame, partial)
+        before = total.add(partial.image, partial.mask, frame.series, meaning, partial.support)
         if before is not None:
             self.connection.save(sums.sum_document("", before, self._origin()))
         return True
+
+    def _meaning_of(self, frame: Frame, partial: ChainPartial) -> list[str]:
+        sent = str(frame.metadata.get(QUANTITY, ""))
+        return [*self.meaning(self._parameters), *filter(None, (sent, partial.quantity))]
 
     def begin(self, series: Series, settings: Settings) -> None:
         """Begin a series: new curves, the same sum."""
@@ -168,6 +197,7 @@ class ImageChain(Stage[P, ChainPartial]):
             self.adopt(settings)
         self._series = series
         self._sum.begin()
+        self._beam.history = self._parameters.history_frames
         self._rois.begin(series)
 
     def finish(self, series: Series) -> Closing:
@@ -211,12 +241,21 @@ class ImageChain(Stage[P, ChainPartial]):
         new: Any = settings.parameters
         if self.meaning(new) != self.meaning(self._parameters):
             self._rois.forget_images()
-        if self._version < 0:
-            self._rois = RoiSeries(new)
+        old, first = self._parameters, self._version < 0
         self._parameters, self._version = new, settings.version
+        if first:
+            self._rois = RoiSeries(new)
+        self._beam.parameters = new
+        if first or self._counting(old) != self._counting(new):
+            self._beam.forget()
         self._rois.adopt(new)
         self._pattern.adopt(new)
         self._preview = None
+
+    def _counting(self, parameters: P) -> dict[str, Any]:
+        """Return the parameters on which the counts of a frame depend, and their comparison."""
+        names = type(parameters).model_fields.keys() - self.indifferent
+        return {name: getattr(parameters, name) for name in names}
 
     def position(self, position: Position) -> None:
         """Take a message of the positions stream."""
@@ -227,6 +266,7 @@ class ImageChain(Stage[P, ChainPartial]):
         match command:
             case "ClearAccumulation":
                 self._sum.clear()
+                self._beam.forget()
                 self._pattern.stale = True
                 self._preview = None
             case "SaveAccumulated":
@@ -257,6 +297,8 @@ class ImageChain(Stage[P, ChainPartial]):
         group, _, what = name.partition("_")
         if group == "preview":
             return getattr(self._made_preview(), what or "image")
+        if group == "counts" or name == "beam":
+            return self._beam.value(name)
         if group == "azimuthal":
             return getattr(self._pattern.pattern, what)
         return (self._rois if group == "roi" else self._sum).value(name)
@@ -271,10 +313,17 @@ class ImageChain(Stage[P, ChainPartial]):
     def status(self) -> list[str]:
         """Return what an operator should know."""
         shape, parameters = self._shape(), self._parameters
-        notes = [] if shape is None else roi.outside(parameters.rois, shape)
+        notes = self._beam.status()
+        notes += [] if shape is None else roi.outside(parameters.rois, shape)
         notes += self._rois.status()
         if parameters.geometry_problem:
             notes.append(parameters.geometry_problem)
+        sent = self._series.metadata.get("pixel_size")
+        if isinstance(sent, float) and abs(sent - parameters.pixel_size) > 1e-3 * sent:
+            notes.append(
+                f"the stream says that pixels are {sent:g} m wide, pixel_size is "
+                f"{parameters.pixel_size:g} m: write it if the pattern is to be right"
+            )
         if self._sum.note:
             notes.append(self._sum.note)
         if not parameters.accumulate:
@@ -305,7 +354,7 @@ class ImageChain(Stage[P, ChainPartial]):
         if shown is None:
             return no_preview()
         total, never_valid = shown
-        return make_preview(total, unmarked(total.dtype), never_valid, binning)
+        return make_preview(total, unmarked(total[0].dtype), never_valid, binning)
 
     def _poni(self) -> str:
         geometry = self._parameters.geometry
@@ -396,6 +445,8 @@ def warm_up(dtype: DTypeLike) -> None:
     for image in (clean, marked, marked):
         total.add(image, None, Series(0), [])
         roi.statistics(image, None, rois)
-        make_preview(image, marks(image.dtype), None, Binning.MAXIMUM)
+        for binning in Binning:
+            make_preview(image, marks(image.dtype), None, binning)
     summed = np.zeros((2, 2), sum_type(clean.dtype))
-    make_preview(summed, unmarked(summed.dtype), None, Binning.MAXIMUM)
+    for binning in Binning:
+        make_preview(summed, unmarked(summed.dtype), None, binning)

@@ -16,15 +16,7 @@ from ..parameters import ParameterError, parameter
 from ..stage import Closing, Command, Kind, Output, Row
 from . import chain, roi, threshold
 from .chain import ChainParameters, ImageChain
-from .dark import (
-    MOST_FRAMES,
-    Dark,
-    DarkParameters,
-    DarkRecording,
-    exposure_time,
-    keep_dark,
-    newest_dark,
-)
+from .dark import DARKS, MOST_FRAMES, Dark, DarkParameters, DarkRecording, exposure_time, keep_dark
 from .partial import ChainPartial, turn
 from .pixels import Mask, Pixels, as_pixels
 from .threshold import Correction
@@ -206,7 +198,7 @@ class CmosChain(ImageChain[C]):
 
     def _recorded(self) -> Path | None:
         folder = self.connection.folder
-        return newest_dark(folder) if folder else None
+        return DARKS.newest(folder) if folder else None
 
     def accept(self, parameters: C) -> None:
         """Refuse a dark for frames of another shape."""

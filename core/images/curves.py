@@ -27,7 +27,8 @@ class SeriesParameters(RoiParameters, MaskParameters):
     )
     history_frames: int = parameter(
         10_000,
-        "Newest frames, and newest points, whose ROI values are shown; from the next series on.",
+        "Newest frames, and newest points, whose ROI values and counts are shown; from the next "
+        "series on.",
         ge=1,
         le=MAX_SIDE,
         expert=True,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import time
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compute.jit import kernel
 from ..frame import BadFrame, Frame, Rejected, check_shape
-from ..parameters import ParameterError, parameter
+from ..kept import Kept
+from ..parameters import InputFile, ParameterError, parameter
 from ..sources.base import SourceError, open_source
 from ..stage import Tree
 from .imagefile import check_size, read_image
@@ -28,8 +27,8 @@ URL = re.compile(r"[a-z][a-z0-9+]+:")
 """How frames to average are named, rather than one image in a file."""
 SUFFIX = ".npz"
 """Of a dark that Ronda recorded."""
-KEPT = f"dark-{'[0-9]' * 20}{SUFFIX}"
-"""Darks that were recorded into a folder, in order of their time."""
+DARKS = Kept("dark", SUFFIX)
+"""Darks that were recorded, in a device's folder."""
 MOST_FRAMES = 10_000
 """Frames of a dark, at most."""
 EXPOSURE = ("exposure_time", "ExposureTime", "count_time")
@@ -78,20 +77,12 @@ class Dark:
             tree |= {f"{place}/exposure_time": self.exposure_time}
         return tree if self.rms is None else {**tree, f"{place}/rms": self.rms}
 
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        draft = path.with_name(f"{path.name}.new")
+    def write(self, file: BinaryIO) -> None:
+        """Write it as `load_dark` reads it."""
         exposure = np.nan if self.exposure_time is None else self.exposure_time
         facts = np.array([self.frames, self.recorded, exposure])
         rms = np.empty((0, 0), np.float32) if self.rms is None else self.rms
-        try:
-            with draft.open("wb") as file:
-                np.savez(file, mean=self.mean, rms=rms, facts=facts)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        np.savez(file, mean=self.mean, rms=rms, facts=facts)
 
 
 class DarkParameters(OrientationParameters):
@@ -100,7 +91,7 @@ class DarkParameters(OrientationParameters):
     dark_level: float = parameter(
         100.0, "Uniform dark, for as long as no recorded one is used.", unit="counts", ge=0
     )
-    dark_file: str = parameter(
+    dark_file: InputFile = parameter(
         "",
         f"Recorded dark to subtract: a {SUFFIX} that RecordDark made, an image (EDF, TIFF, CBF, "
         "NPY), or frames to average (hdf5:FILE::/dataset, images:GLOB ...); empty: dark_level.",
@@ -172,7 +163,7 @@ def _without_marks(image: Pixels) -> Pixels:
 
 
 def _load_recorded(name: str) -> Dark:
-    """Return a dark that `save` wrote; sizes are checked before anything is read."""
+    """Return a dark that `write` wrote; sizes are checked before anything is read."""
     size = Path(name).stat().st_size
     with zipfile.ZipFile(name) as archive:
         for entry in archive.infolist():
@@ -316,16 +307,8 @@ def add_dark(
                 valid[row, column] += 1
 
 
-def newest_dark(folder: Path) -> Path | None:
-    """Return the newest dark that was recorded into a folder, or None."""
-    return max(folder.glob(KEPT), default=None)
-
-
 def keep_dark(dark: Dark, folder: Path, in_use: str) -> Path:
     """Write a recorded dark into a folder; older ones but that in use are removed."""
-    path = folder / f"dark-{time.time_ns():020d}{SUFFIX}"
-    dark.save(path)
-    for older in folder.glob(KEPT):
-        if older != path and older.resolve() != Path(in_use).resolve():
-            older.unlink()
+    path = DARKS.add(folder, dark.write)
+    DARKS.remove_older(folder, in_use)
     return path

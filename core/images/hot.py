@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammainc
 
 from ..frame import BadFrame
-from ..parameters import ParameterError, parameter
+from ..kept import Kept
+from ..parameters import InputFile, ParameterError, parameter
 from .mask import MaskParameters
 from .pixels import Mask
 
@@ -19,7 +20,7 @@ MOST = 1_000_000
 """Hot pixels in a list, at most."""
 LINE = 16
 """Bytes of a line of a list, at most on average."""
-LIST = "hot-pixels-*.csv"
+LISTS = Kept("hot-pixels", ".csv")
 """Lists that were found, in a device's folder."""
 HEADER = "row,column"
 LEAST = 3
@@ -35,7 +36,7 @@ REACH = 2
 class HotPixelParameters(MaskParameters):
     """Which pixels are hot."""
 
-    hot_pixel_file: str = parameter(
+    hot_pixel_file: InputFile = parameter(
         "",
         "List of hot pixels, left out as masked ones are: text with a line `row,column` for each, "
         "of the turned frame; FindHotPixels writes one. Empty: none.",
@@ -115,27 +116,30 @@ def load_hot_pixels(path: Path) -> NDArray[np.intp]:
     try:
         if not path.is_file() or path.stat().st_size > MOST * LINE:
             raise ValueError(f"it is no file of at most {MOST * LINE} bytes")
-        lines = [line for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
-        pixels = [line.split(",") for line in lines if line.strip() != HEADER]
-        hot = np.array(pixels, np.intp).reshape(len(pixels), 2)
-    except (OSError, ValueError, OverflowError) as error:
+        text = path.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
         raise ParameterError(f"hot_pixel_file: {path} is no list of pixels ({error})") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    pixels = [line.split(",") for line in lines if line.strip() != HEADER]
+    try:
+        hot = np.array(pixels, np.intp).reshape(len(pixels), 2)
+    except (ValueError, OverflowError):  # whose text would show what is in the file
+        raise ParameterError(
+            f"hot_pixel_file: {path} is no list of pixels (it has lines that are not `row,column`)"
+        ) from None
     if len(hot) > MOST or (hot < 0).any():
         raise ParameterError(f"hot_pixel_file: {path} holds negative numbers, or over {MOST} lines")
     return hot
 
 
 def keep_hot_pixels(hot: NDArray[np.intp], folder: Path, in_use: str = "") -> Path:
-    """Write a list into a folder, whole or not at all; older ones but that in use are removed."""
-    path = folder / LIST.replace("*", f"{time.time_ns():020d}")
-    draft = path.with_suffix(".new")
-    try:
-        np.savetxt(draft, hot, "%d", ",", header=HEADER, comments="")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    for older in set(folder.glob(LIST)) - {path, Path(in_use)}:
-        older.unlink()
+    """Write a list into a folder; older ones but that in use are removed."""
+
+    def write(file: BinaryIO) -> None:
+        np.savetxt(file, hot, "%d", ",", header=HEADER, comments="")
+
+    path = LISTS.add(folder, write)
+    LISTS.remove_older(folder, in_use)
     return path
 
 

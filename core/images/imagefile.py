@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import MAX_SIDE
-from ..sources.images import read_images
+from ..sources.hdf5 import MAX_CHUNK
+from ..sources.images import check_numpy, read_images
 
 HDF5_SCHEME = "hdf5:"
 
@@ -29,9 +31,14 @@ def read_image(name: str) -> NDArray[Any]:
         image = _read_hdf5(name)
     else:
         image = _read_numpy(name) if name.endswith(".npy") else _read_fabio(name)
-    if image.ndim != 2 or image.dtype.kind not in "buif":
-        raise ValueError(f"it holds {image.dtype} of shape {image.shape}, not one image of numbers")
+    _check_kind(image.shape, image.dtype)
     return image
+
+
+def _check_kind(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse what is no image of numbers; for HDF5 that is before it is read."""
+    if len(shape) != 2 or dtype.kind not in "buif":
+        raise ValueError(f"it holds {dtype} of shape {shape}, not one image of numbers")
 
 
 def _read_hdf5(name: str) -> NDArray[Any]:
@@ -42,11 +49,16 @@ def _read_hdf5(name: str) -> NDArray[Any]:
         found = h5.get(dataset)
         if not isinstance(found, h5py.Dataset):
             raise ValueError(f"there is no dataset {dataset} in {file}")
-        check_size(found.shape)
+        check_size(found.shape or ())
+        _check_kind(found.shape or (), found.dtype)
+        if math.prod(found.chunks or ()) * found.dtype.itemsize > MAX_CHUNK:
+            raise ValueError(f"it has chunks {found.chunks}, more than {MAX_CHUNK} bytes each")
         return np.asarray(found[()])
 
 
 def _read_numpy(name: str) -> NDArray[Any]:
+    with Path(name).open("rb") as file:
+        check_numpy(file.read(12))
     image = np.load(name, mmap_mode="r", allow_pickle=False)
     check_size(image.shape)
     return np.asarray(image)

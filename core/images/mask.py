@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..frame import BadFrame
-from ..parameters import ParameterError, Parameters, parameter
+from ..parameters import InputFile, ParameterError, Parameters, parameter
 from .imagefile import HDF5_SCHEME, read_image
 from .pixels import Mask
 
@@ -16,7 +16,7 @@ from .pixels import Mask
 class MaskParameters(Parameters):
     """Which pixels are left out."""
 
-    mask_file: str = parameter(
+    mask_file: InputFile = parameter(
         "",
         "Image whose nonzero pixels are left out (EDF, TIFF, CBF, NPY, or hdf5:FILE::/dataset), "
         "in the orientation of the turned frame; empty: none but what the detector marks.",

@@ -29,6 +29,8 @@ class ChainPartial:
     """What the value of a pixel is, in words; empty: what the detector sends."""
     compact: Encoded | None = None
     """The same image in far fewer bytes, where there is such a form."""
+    support: NDArray[np.intp] | None = None
+    """Pixels, counted row after row, outside of which all are 0; None: any may be something."""
 
     @property
     def kept(self) -> Pixels | Encoded:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..azimuthal.integration import Integration, Pattern
 from ..geometry import Geometry
-from ..parameters import ParameterError, Parameters, parameter
+from ..parameters import InputFile, ParameterError, Parameters, parameter
 from ..stage import Command, Kind, Output, Record, Tree
 from .accumulation import Accumulation
 
@@ -41,7 +41,7 @@ class GeometryParameters(Parameters):
         0.0, "Direction of the tilt, from the columns' axis towards the rows'.", unit="deg"
     )
     pixel_size: float = parameter(172e-6, "Side of a square pixel.", unit="m", gt=0)
-    poni_file: str = parameter(
+    poni_file: InputFile = parameter(
         "", "PONI file of pyFAI that replaces the values of the geometry; empty: none."
     )
 

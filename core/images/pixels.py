@@ -130,13 +130,12 @@ def measured(value: Any, marks: Marks) -> Any:
     )
 
 
-is_valid = kernel(measured)
-
-
-@kernel
-def is_overflow(value: Any, marks: Marks) -> Any:
-    """Tell whether a pixel is marked as over its range."""
+def over_range(value: Any, marks: Marks) -> Any:
+    """Tell whether a pixel, or each of many, is marked as over its range."""
     return (value < marks.lowest) | (value > marks.highest) | (value == marks.overflow)
+
+
+is_valid, is_overflow = kernel(measured), kernel(over_range)
 
 
 @kernel
@@ -204,44 +203,55 @@ def divide(frame: Pixels, marks: Marks, divisor: float, quotient: Pixels) -> Non
 
 
 @kernel
-def bin_image(
-    image: Pixels,
-    marks: Marks,
-    mask: Mask,
-    factor: int,
-    use_maximum: bool,
-    binned: NDArray[np.float32],
+def bin_maximum(
+    image: Pixels, marks: Marks, mask: Mask, factor: int, binned: NDArray[np.float32]
 ) -> None:
-    """Fill `binned` with the maximum or mean of the valid pixels of squares of an image.
+    """Fill `binned` with the maximum of the valid pixels of squares of an image.
 
     A square is `factor` pixels a side, less at the last row and column; NaN where
     it holds no valid pixel.
     """
     rows, columns = image.shape
-    nothing = -np.inf if use_maximum else 0.0
-    line, counts = np.empty(columns), np.empty(columns)
+    line = np.empty(columns)
     for row in range(binned.shape[0]):
         # First rows into one line, as they lie in memory; then columns.
-        line[:] = nothing
-        counts[:] = 0.0
+        line[:] = -np.inf
         for y in range(row * factor, min((row + 1) * factor, rows)):
-            pixels = image[y]
-            for x in range(columns):
-                valid = is_valid(pixels[x], marks) & (not mask[y, x])
-                value = np.float64(pixels[x]) if valid else nothing
-                counts[x] += valid
-                if use_maximum:
-                    line[x] = value if value > line[x] else line[x]
-                else:
-                    line[x] += value
-        for column in range(binned.shape[1]):
-            most, total, number = -np.inf, 0.0, 0.0
+            pixels, masked = image[y], mask[y]
+            for x in range(pixels.size):
+                valid = is_valid(pixels[x], marks) & (not masked[x])
+                value = np.float64(pixels[x]) if valid else -np.inf
+                line[x] = value if value > line[x] else line[x]
+        squares = binned[row]
+        for column in range(squares.size):
+            most = -np.inf
             for x in range(column * factor, min((column + 1) * factor, columns)):
-                number += counts[x]
-                total += line[x]
                 most = line[x] if line[x] > most else most
-            value = most if use_maximum else total / number
-            binned[row, column] = value if number > 0 else np.nan
+            squares[column] = most if most > -np.inf else np.nan
+
+
+@kernel
+def bin_mean(
+    image: Pixels, marks: Marks, mask: Mask, factor: int, binned: NDArray[np.float32]
+) -> None:
+    """Fill `binned` with the mean of the valid pixels of squares; as `bin_maximum` otherwise."""
+    rows, columns = image.shape
+    line, counts = np.empty(columns), np.empty(columns)
+    for row in range(binned.shape[0]):
+        line[:], counts[:] = 0.0, 0.0
+        for y in range(row * factor, min((row + 1) * factor, rows)):
+            pixels, masked = image[y], mask[y]
+            for x in range(pixels.size):
+                valid = is_valid(pixels[x], marks) & (not masked[x])
+                line[x] += np.float64(pixels[x]) if valid else 0.0
+                counts[x] += valid
+        squares = binned[row]
+        for column in range(squares.size):
+            total, number = 0.0, 0.0
+            for x in range(column * factor, min((column + 1) * factor, columns)):
+                total += line[x]
+                number += counts[x]
+            squares[column] = total / number if number > 0 else np.nan
 
 
 @kernel

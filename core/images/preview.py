@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..parameters import Parameters, parameter
 from ..stage import Kind, Output
-from .pixels import Marks, Mask, Pixels, as_mask, as_pixels, bin_image
+from .pixels import Marks, Mask, Pixels, as_mask, as_pixels, bin_maximum, bin_mean
 
 LONGEST_SIDE = 1024
 """Pixels of a preview's longer side, at most."""
@@ -19,6 +20,8 @@ BINS = 256
 LEVELS = (0.0, 1.0, 5.0, 50.0, 95.0, 99.0, 99.9, 100.0)
 """Percentiles that come with a preview."""
 UPPER = LEVELS.index(99.9)
+PIECE = 8
+"""Rows of a preview that are made together."""
 
 
 class Binning(Enum):
@@ -91,13 +94,15 @@ def no_preview() -> Preview:
     return Preview(nothing.reshape(0, 0), _histogram(nothing, 0, 0), _percentiles(nothing))
 
 
-def make_preview(image: Pixels, marks: Marks, mask: Mask | None, binning: Binning) -> Preview:
+def make_preview(
+    image: Pixels | Sequence[Pixels], marks: Marks, mask: Mask | None, binning: Binning
+) -> Preview:
     """Return the preview of an image (rows, columns).
 
     Parameters
     ----------
     image
-        Of any real type.
+        Of any real type; several of one type and shape stand for their sum.
     marks
         What tells valid pixels, for the type that `as_pixels` gives the image.
     mask
@@ -105,13 +110,17 @@ def make_preview(image: Pixels, marks: Marks, mask: Mask | None, binning: Binnin
     binning
         What stands for several pixels.
     """
-    pixels = as_pixels(image)
-    factor = max(1, -(-max(pixels.shape) // LONGEST_SIDE))
-    rows, columns = (-(-side // factor) for side in pixels.shape)
-    binned = np.empty((rows, columns), np.float32)
-    bin_image(
-        pixels, marks, as_mask(mask, pixels.shape), factor, binning is Binning.MAXIMUM, binned
-    )
+    parts = [as_pixels(part) for part in ([image] if isinstance(image, np.ndarray) else image)]
+    shape = parts[0].shape
+    factor = max(1, -(-max(shape) // LONGEST_SIDE))
+    rows, columns = (-(-side // factor) for side in shape)
+    bin_piece = bin_maximum if binning is Binning.MAXIMUM else bin_mean
+    binned, masked = np.empty((rows, columns), np.float32), as_mask(mask, shape)
+    # In pieces, so that sums of parts stay in the cache.
+    for first in range(0, rows, PIECE):
+        piece = slice(first * factor, (first + PIECE) * factor)
+        pixels = as_pixels(sum((part[piece] for part in parts[1:]), parts[0][piece]))
+        bin_piece(pixels, marks, masked[piece], factor, binned[first : first + PIECE])
     ordered = np.sort(binned[~np.isnan(binned)])
     percentiles = _percentiles(ordered)
     return Preview(binned, _histogram(ordered, percentiles[0], percentiles[UPPER]), percentiles)

@@ -120,7 +120,7 @@ class SeriesRows:
             means.append(statistics[slot, MEAN])
         self._frames.append(frame.frame_id)
         self._events.append(-1 if frame.event_number is None else frame.event_number)
-        self._times.append(frame.received if frame.timestamp is None else frame.timestamp)
+        self._times.append(frame.taken)
         self._newest.append(statistics)
         self._newest.keep_last(max(self.history, 1))
 

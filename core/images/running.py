@@ -60,8 +60,14 @@ class RunningSum:
         """The series in the running sum."""
         return list(chain.from_iterable(part.series for part in self._running()))
 
-    def add(self, image: Pixels, mask: Mask | None, series: Series) -> None:
-        """Add one frame of the present series.
+    def add(
+        self,
+        image: Pixels,
+        mask: Mask | None,
+        series: Series,
+        support: NDArray[np.intp] | None = None,
+    ) -> float:
+        """Add one frame of the present series, as `Accumulation.add` does.
 
         Raises
         ------
@@ -74,7 +80,7 @@ class RunningSum:
             as_mask(mask, image.shape),
             [part for part in parts if part is not None],
         )
-        self._current.add(image, mask, series)
+        return self._current.add(image, mask, series, support)
 
     def begin(self) -> None:
         """Begin another series."""
@@ -100,13 +106,12 @@ class RunningSum:
         same = self._earlier is None and self._before_clear is None
         return running, running if same else _joined(self._own(), copy=True)
 
-    def shown(self) -> tuple[Pixels, Mask | None]:
-        """Return the running sum, to look at only, and where no pixel was ever valid.
+    def shown(self) -> tuple[list[Pixels], Mask | None]:
+        """Return the parts of the running sum, to look at only, and where no pixel was ever valid.
 
         None: every pixel was valid at least once.
         """
-        first, *rest = self._running()
-        total = sum((part.sum for part in rest), first.sum)
+        total = [part.sum for part in self._running()]
         if all(part.missing is None for part in self._running()):
             return total, None
         return total, self.valid_count == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..frame import Series
 from ..parameters import Parameters, parameter
@@ -128,6 +130,8 @@ class FrameSum:
         """How often a sum that was not empty gave way to one of another form."""
         self.note = ""
         """Why it did last, in a sentence."""
+        self.newest = math.nan
+        """Sum over the valid pixels of the frame that was added last."""
         self._form = ""
         self._sum: RunningSum | None = None
 
@@ -137,13 +141,18 @@ class FrameSum:
         return self._sum is None or not self._sum.frames
 
     def add(
-        self, image: Pixels, mask: Mask | None, series: Series, meaning: list[str]
+        self,
+        image: Pixels,
+        mask: Mask | None,
+        series: Series,
+        meaning: list[str],
+        support: NDArray[np.intp] | None = None,
     ) -> Accumulation | None:
         """Add a frame of a series; return the sum that had to give way, if there is one.
 
         Parameters
         ----------
-        image, mask, series
+        image, mask, series, support
             As for `Accumulation.add`.
         meaning
             What the value of a pixel depends on besides the detector, in words.
@@ -156,10 +165,10 @@ class FrameSum:
         kind = "floats" if image.dtype.kind == "f" else "integers"
         form = ", ".join([f"{image.shape[1]} x {image.shape[0]} {kind}", *meaning])
         if self._sum is not None and form == self._form:
-            self._sum.add(image, mask, series)
+            self.newest = self._sum.add(image, mask, series, support)
             return None
         new = RunningSum(image.shape, image.dtype)
-        new.add(image, mask, series)
+        self.newest = new.add(image, mask, series, support)
         old = None if self._sum is None or self.empty else self._sum.running()
         if old is not None:
             self.resets += 1
@@ -189,8 +198,8 @@ class FrameSum:
         """Return copies of the sum and of the present series' own; None: no frame yet."""
         return None if self._sum is None else self._sum.both()
 
-    def shown(self) -> tuple[Pixels, Mask | None] | None:
-        """Return the sum to look at, and where no pixel was ever valid; None: no frame yet."""
+    def shown(self) -> tuple[list[Pixels], Mask | None] | None:
+        """Return the sum in parts, to look at, and where no pixel was ever valid; None: no frame."""
         return None if self._sum is None else self._sum.shown()
 
     def value(self, name: str) -> Any:
@@ -235,7 +244,7 @@ class FrameSum:
         restored = RunningSum.from_tree(entries)
         try:
             self.resets, self._form = int(entries["resets"]), str(entries["form"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"no accumulated sum: {error!r}") from None
         self._sum = restored
 

@@ -63,6 +63,33 @@ def test_sum_is_numpys_over_valid_pixels(dtype: str, data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize("dtype", frames.DTYPES)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_looking_only_at_what_is_not_zero_gives_the_same(dtype: str, data: st.DataObject) -> None:
+    image = data.draw(frames.images(dtype))
+    masks = [None, *data.draw(st.lists(hnp.arrays(np.bool_, image.shape), min_size=2, max_size=2))]
+    all_pixels, some = (Accumulation(image.shape, dtype) for _ in range(2))
+    steps = st.tuples(hnp.arrays(np.bool_, image.shape), st.sampled_from(masks), st.booleans())
+    for chosen, mask, whole in data.draw(st.lists(steps, max_size=6)):
+        sparse = np.where(chosen, image, np.zeros((), dtype))
+        support = None if whole else np.flatnonzero(chosen)
+        try:
+            added = all_pixels.add(sparse, mask, SERIES)
+        except BadFrame:
+            with pytest.raises(BadFrame):
+                some.add(sparse, mask, SERIES, support)
+            continue
+        assert some.add(sparse, mask, SERIES, support) == pytest.approx(added, rel=1e-12, abs=1e-9)
+        some = data.draw(st.sampled_from([some, some.copy()]))
+    assert_equal(some, all_pixels)
+    assert type(some.total) is type(all_pixels.total)
+    twice = some.copy()
+    twice.merge(some) if 2 * some.peak < 2**63 else twice.merge(Accumulation(image.shape, dtype))
+    twice.add(np.zeros(image.shape, dtype), np.ones(image.shape, np.bool_), SERIES)
+    assert_equal(some, all_pixels)
+
+
+@pytest.mark.parametrize("dtype", frames.DTYPES)
 def test_memory_layout_does_not_matter(dtype: str) -> None:
     image = np.arange(12).reshape(3, 4).astype(dtype)
     image[1, 2] = marks(as_pixels(image).dtype).overflow if dtype != "u8" else 2**64 - 1
@@ -260,7 +287,7 @@ def test_pixels_shown_are_those_that_were_valid() -> None:
     running.begin()
     running.add(np.array([[3, -1]], np.int32), None, OTHER)
     total, never = running.shown()
-    assert total.tolist() == [[5, 0]]
+    assert sum(total).tolist() == [[5, 0]]
     assert never is not None and never.tolist() == [[False, True]]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import subprocess
@@ -21,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from ronda.core.frame import BadFrame, Frame, Series
-from ronda.core.images import dark as module
 from ronda.core.images.dark import (
+    DARKS,
     MOST_FRAMES,
     Dark,
     DarkParameters,
@@ -30,7 +29,6 @@ from ronda.core.images.dark import (
     exposure_time,
     keep_dark,
     load_dark,
-    newest_dark,
 )
 from ronda.core.images.orientation import Orientation
 from ronda.core.images.pixels import as_pixels
@@ -187,6 +185,11 @@ def test_what_is_no_exposure_time_is_taken_for_one(value: Any) -> None:
     assert exposure_time(frame(np.zeros((1, 1)), series=late, exposure_time=3)) == 3.0
 
 
+def save(dark: Dark, path: Path) -> None:
+    with path.open("wb") as file:
+        dark.write(file)
+
+
 # ----------------------------------------------------------------------- files
 
 
@@ -197,7 +200,7 @@ def test_a_saved_dark_comes_back_otherwise(tmp_path: Path, dtype: str, known: bo
     rms = np.array([[np.nan, 0, 1], [2, 3, 4]], np.float32) if known else None
     exposure, when = (0.25, 1234.5) if known else (None, float("nan"))
     path = tmp_path / "dark.npz"
-    Dark(mean, rms, 7, when, exposure).save(path)
+    save(Dark(mean, rms, 7, when, exposure), path)
     back = load_dark(str(path))
     np.testing.assert_array_equal(back.mean, mean, strict=True)
     assert (back.rms is None) == (rms is None)
@@ -269,10 +272,10 @@ def test_image_files_are_not_averaged_or_those_of_before_are(tmp_path: Path) -> 
 
 def test_a_dark_is_read_for_every_frame_or_an_old_one_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "dark.npz"
-    dark_of(frames=1).save(path)
+    save(dark_of(frames=1), path)
     first = load_dark(str(path))
     assert load_dark(str(path)) is first
-    dark_of(frames=22, shape=(5, 5)).save(path)
+    save(dark_of(frames=22, shape=(5, 5)), path)
     assert load_dark(str(path)).frames == 22
 
 
@@ -458,46 +461,10 @@ def test_a_hostile_dark_takes_memory(tmp_path: Path) -> None:
 # ------------------------------------------------------------------- a folder
 
 
-def test_the_wrong_darks_are_removed(tmp_path: Path) -> None:
-    folder, other = tmp_path / "state", tmp_path / "link"
-    folder.mkdir()
-    other.symlink_to(folder)
-    for name in ("dark-mine.npz", "dark-2026.npz", "hot-pixels-1.csv", "parameters.yaml"):
-        (folder / name).write_text("kept")
-    assert newest_dark(folder) is None
-    first = keep_dark(dark_of(frames=1), folder, "")
-    second = keep_dark(dark_of(frames=2), folder, str(other / first.name))
-    third = keep_dark(dark_of(frames=3), folder, str(first))
-    assert newest_dark(folder) == third
+def test_the_dark_in_use_is_removed_or_an_older_one_stays(tmp_path: Path) -> None:
+    first = keep_dark(dark_of(frames=1), tmp_path, "")
+    second = keep_dark(dark_of(frames=2), tmp_path, str(first))
+    third = keep_dark(dark_of(frames=3), tmp_path, str(first))
+    assert DARKS.newest(tmp_path) == third
     assert first.exists() and not second.exists()
     assert load_dark(str(third)).frames == 3
-    fourth = keep_dark(dark_of(frames=4), folder, f"hdf5:{first}::/data")
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [fourth.name, "dark-mine.npz", "dark-2026.npz", "hot-pixels-1.csv", "parameters.yaml"]
-    )
-
-
-def test_a_full_disk_leaves_half_a_dark_or_takes_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = keep_dark(dark_of(frames=1), tmp_path, "")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        keep_dark(dark_of(frames=2), tmp_path, "")
-    assert list(tmp_path.iterdir()) == [kept]
-    assert load_dark(str(kept)).frames == 1
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_dark_that_could_not_be_written_replaces_one(tmp_path: Path) -> None:
-    path = tmp_path / "dark.npz"
-    dark_of(frames=1).save(path)
-    path.with_name("dark.npz.new").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        dark_of(frames=2).save(path)
-    assert [path.name for path in tmp_path.iterdir()] == ["dark.npz"]
-    assert load_dark(str(path)).frames == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -123,28 +122,12 @@ def test_a_list_that_vanished_does_more_than_reject_frames(tmp_path: Path) -> No
         unchecked.mask_for((2, 3))
 
 
-def test_the_wrong_lists_are_removed(tmp_path: Path) -> None:
-    for name in ("dark-1.npz", "hot.csv"):
-        (tmp_path / name).write_text("kept")
+def test_the_list_in_use_is_removed_or_an_older_one_stays(tmp_path: Path) -> None:
     first = keep_hot_pixels(np.array([[1, 2]]), tmp_path)
-    second = keep_hot_pixels(np.array([[3, 4]]), tmp_path)
-    assert not first.exists() and load_hot_pixels(second).tolist() == [[3, 4]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["dark-1.npz", "hot.csv", second.name]
-    )
-
-
-def test_a_full_disk_leaves_half_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = keep_hot_pixels(np.array([[1, 2]]), tmp_path)
-
-    def full(path: Path, *_: Any, **__: Any) -> None:
-        Path(path).write_text("row,column\n1")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module.np, "savetxt", full)
-    with pytest.raises(OSError, match="No space left"):
-        keep_hot_pixels(np.array([[3, 4]]), tmp_path)
-    assert list(tmp_path.iterdir()) == [kept]
+    second = keep_hot_pixels(np.array([[3, 4]]), tmp_path, str(first))
+    third = keep_hot_pixels(np.array([[5, 6]]), tmp_path, str(first))
+    assert first.exists() and not second.exists()
+    assert load_hot_pixels(third).tolist() == [[5, 6]]
 
 
 # ------------------------------------------------------------------- occupancy

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from ronda.core.images.pixels import as_mask, as_pixels, bin_image, marks, unmarked
+from ronda.core.images.pixels import as_mask, as_pixels, bin_maximum, bin_mean, marks, unmarked
 from ronda.core.images.preview import (
     BINS,
     LEVELS,
@@ -50,8 +50,8 @@ def test_squares_are_binned_as_numpy_does(dtype: str, data: st.DataObject) -> No
     expected = binned_by_numpy(image, valid, factor, binning)
     binned = np.empty(expected.shape, np.float32)
     pixels = as_pixels(image)
-    maximum = binning is Binning.MAXIMUM
-    bin_image(pixels, marks(pixels.dtype), as_mask(mask, image.shape), factor, maximum, binned)
+    fill = bin_maximum if binning is Binning.MAXIMUM else bin_mean
+    fill(pixels, marks(pixels.dtype), as_mask(mask, image.shape), factor, binned)
     np.testing.assert_allclose(binned, expected, rtol=1e-5, atol=0.02)
 
 
@@ -74,6 +74,18 @@ def test_sums_have_no_marks() -> None:
     keV = np.array([[-1.0, -2.0, np.inf]])
     preview = make_preview(keV, unmarked(np.float64), None, Binning.MEAN)
     np.testing.assert_array_equal(preview.image, [[-1, -2, np.nan]])
+
+
+@pytest.mark.parametrize("binning", Binning)
+@pytest.mark.parametrize("shape", [(3, 5), (1030, 2100)])
+def test_parts_of_a_sum_are_shown_as_the_sum(shape: tuple[int, int], binning: Binning) -> None:
+    random = np.random.default_rng(0)
+    parts = [random.integers(0, 1 << 40, shape) for _ in range(3)]
+    never = random.random(shape) < 0.3
+    of_parts = make_preview(parts, unmarked(np.int64), never, binning)
+    of_sum = make_preview(sum(parts), unmarked(np.int64), never, binning)
+    np.testing.assert_array_equal(of_parts.image, of_sum.image)
+    np.testing.assert_array_equal(of_parts.histogram, of_sum.histogram)
 
 
 @settings(max_examples=40, deadline=None)
