@@ -95,15 +95,12 @@ def _decode_photons(
     ValueError
         If one lies outside, or a pixel holds more than its type can count.
     """
-    photons = np.frombuffer(blob, PHOTON)
-    place = np.floor(np.stack([photons["y"], photons["x"]]).astype(np.float64) + 0.5)
-    if not ((place >= 0) & (place < np.array(shape)[:, None])).all():
-        raise ValueError(f"a photon lies outside the image of {shape} pixels")
-    flat = np.ravel_multi_index(tuple(place.astype(np.intp)), shape)
+    flat = photon_pixels(blob, shape)
     image = np.zeros(shape[0] * shape[1], dtype)
     if dtype.kind == "f":
+        energy = np.frombuffer(blob, PHOTON)["energy"]
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add.at(image, flat, photons["energy"].astype(dtype))
+            np.add.at(image, flat, energy.astype(dtype))
         if not np.isfinite(image[flat]).all():
             raise ValueError(f"the energy of the photons in one pixel does not fit into {dtype}")
         return image.reshape(shape)
@@ -112,6 +109,22 @@ def _decode_photons(
         raise ValueError(f"{counts.max()} photons in one pixel do not fit into {dtype}")
     image[pixels] = counts
     return image.reshape(shape)
+
+
+def photon_pixels(blob: bytes | memoryview, shape: tuple[int, int]) -> NDArray[np.intp]:
+    """Return the pixel of each photon of a list, counted row after row.
+
+    Raises
+    ------
+    ValueError
+        If one lies outside.
+    """
+    photons = np.frombuffer(blob, PHOTON)
+    place = np.floor(np.stack([photons["y"], photons["x"]]).astype(np.float64) + 0.5)
+    if not ((place >= 0) & (place < np.array(shape)[:, None])).all():
+        raise ValueError(f"a photon lies outside the image of {shape} pixels")
+    flat: NDArray[np.intp] = np.ravel_multi_index(tuple(place.astype(np.intp)), shape)
+    return flat
 
 
 def with_header(blob: bytes | memoryview, nbytes: int, itemsize: int) -> bytes | memoryview:

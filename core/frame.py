@@ -3,7 +3,8 @@
 A source yields *events* in the order of the stream: a `SeriesStart`, its
 `Frame` objects, a `SeriesEnd`; a `Rejected` for a message that could not be
 made a frame; `Lost` when message numbers are missing; a `Notice` for the
-operator. Position events (`ronda.core.positions`) may stand between them.
+operator; `Away` while the sender is not there. Position events
+(`ronda.core.positions`) may stand between them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .codecs import decode
+from .codecs import decode, photon_pixels
 
 MAX_SIDE = 16384
 """Longest side of a frame in pixels; larger claims are refused before allocation."""
@@ -89,6 +90,17 @@ class Encoded:
         """
         return decode(self.blob, self.codec, self.shape, self.dtype)
 
+    @property
+    def support(self) -> NDArray[np.intp] | None:
+        """Pixels, counted row after row, outside of which all are 0; None: any may be something.
+
+        Raises
+        ------
+        ValueError
+            As from `decode`.
+        """
+        return np.unique(photon_pixels(self.blob, self.shape)) if self.codec == "photons" else None
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -109,6 +121,8 @@ class Frame:
     """Unix time in s stamped by the detector, if it stamps."""
     received: float = field(default_factory=time.time)
     """Unix time in s at which the frame arrived here."""
+    arrived: float = field(default_factory=time.monotonic)
+    """The same by the clock that nobody sets."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -120,6 +134,11 @@ class Frame:
     def dtype(self) -> np.dtype[Any]:
         """Type of a pixel."""
         return self.payload.dtype
+
+    @property
+    def taken(self) -> float:
+        """Unix time in s: the detector's stamp, or when the frame arrived."""
+        return self.received if self.timestamp is None else self.timestamp
 
     @property
     def nbytes(self) -> int:
@@ -206,4 +225,11 @@ class Notice:
     text: str
 
 
-FrameEvent = SeriesStart | SeriesEnd | Frame | Rejected | Lost | Notice
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The sender is not there, and why, as part of a sentence; empty when it is there again."""
+
+    reason: str
+
+
+FrameEvent = SeriesStart | SeriesEnd | Frame | Rejected | Lost | Notice | Away

@@ -1,4 +1,4 @@
-"""The queue between receiving and reducing: ordered, and bounded in bytes."""
+"""The queue between receiving and reducing: ordered, and bounded in bytes and in number."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any
 from .frame import Frame
 from .ledger import Ledger
 from .stage import Settings
+
+MOST_WAITING = 100_000
+"""Frames that may wait, however small: each takes some memory besides its pixels."""
 
 
 @dataclass(slots=True)
@@ -64,7 +67,9 @@ class OrderedQueue:
 
     def room_for(self, nbytes: int) -> bool:
         """Tell whether so many bytes fit now."""
-        return self._nbytes == 0 or self._nbytes + nbytes <= self.limit
+        if self._nbytes == 0:
+            return True
+        return self._nbytes + nbytes <= self.limit and len(self._tickets) < MOST_WAITING
 
     def wait_for_room(self, nbytes: int, timeout: float) -> bool:
         """Wait until so many bytes fit; False if they still do not."""

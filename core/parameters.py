@@ -7,16 +7,45 @@ NXprocess group of an output file are all derived from that declaration.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+)
+
+MAX_TEXT = 4096
+"""Longest text of a parameter, in characters."""
+MAX_YAML = 1 << 20
+"""Longest parameter file, in bytes."""
 
 
 class ParameterError(ValueError):
     """A value that cannot be taken; the message names the parameter and what is allowed."""
+
+
+Guard = Callable[[str], None]
+"""Raises ValueError, in a sentence, if a file of this name must not be opened."""
+
+
+def _guarded(name: str, info: ValidationInfo) -> str:
+    """Ask the guard of the present set before anything opens the file."""
+    if name and info.context:
+        info.context(name)
+    return name
+
+
+InputFile = Annotated[str, AfterValidator(_guarded)]
+"""Type of a parameter that names a file (or a source of frames) to be read; empty: none."""
 
 
 class Parameters(BaseModel):
@@ -28,7 +57,15 @@ class Parameters(BaseModel):
         validate_default=True,
         arbitrary_types_allowed=True,
         allow_inf_nan=False,
+        str_max_length=MAX_TEXT,
     )
+    _guard: Guard | None = PrivateAttr(default=None)
+
+    def guarded(self, guard: Guard) -> Self:
+        """Return the same values; a guard may object to files that changes of them name."""
+        new = self.model_copy()
+        new._guard = guard
+        return new
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """Return the set with some values changed.
@@ -40,9 +77,10 @@ class Parameters(BaseModel):
         """
         try:
             present = {name: getattr(self, name) for name in type(self).model_fields}
-            new = self.__class__.model_validate({**present, **changes})
+            new = self.__class__.model_validate({**present, **changes}, context=self._guard)
         except ValidationError as error:
             raise ParameterError(_sentence(error)) from None
+        new._guard = self._guard
         new.check()
         return new
 
@@ -116,9 +154,31 @@ def _yaml_value(name: str, text: str, annotation: Any) -> Any:
     if annotation is str:
         return text
     try:
-        return yaml.safe_load(f"[{text}]" if "," in text and text[:1] not in "[{" else text)
-    except yaml.YAMLError:
+        return _safe_load(f"[{text}]" if "," in text and text[:1] not in "[{" else text)
+    except UNREADABLE:
         raise ParameterError(f"{name}: {text!r} cannot be read as a value") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values; not aliases, with which a short text can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), which is not read here")
+        return super().compose_node(parent, index)
+
+
+UNREADABLE = (OSError, yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
+"""What reading YAML raises: its constructors (2001-99-99, !!bool x), and depth, among others."""
+
+
+def _safe_load(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -130,14 +190,22 @@ def load_yaml(path: Path) -> dict[str, Any]:
         If the file cannot be read or holds no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = _safe_load(_read_text(path))
+    except UNREADABLE as error:
         raise ParameterError(f"parameter file {path} cannot be read: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ParameterError(f"parameter file {path} holds no `name: value` lines")
     return content
+
+
+def _read_text(path: Path) -> str:
+    with path.open("rb") as file:
+        raw = file.read(MAX_YAML + 1)
+    if len(raw) > MAX_YAML:
+        raise ValueError(f"it is longer than {MAX_YAML} bytes")
+    return raw.decode("utf-8")
 
 
 def save_yaml(parameters: Parameters, path: Path) -> None:

@@ -1,5 +1,7 @@
 """PONI files: pyFAI's text form of a detector's place, read without evaluating anything.
 
+What is refused is named, never shown: any file can be called a PONI file.
+
 The format is described in pyFAI's `pyFAI/io/ponifile.py`: `Key: value` lines, `#`
 for comments, the last line of a key counts. Version 1 names the pixel size in
 lines of their own, versions 2, 2.1 and 3 in a JSON line `Detector_config`.
@@ -124,10 +126,9 @@ def _parse(text: str) -> Poni:
         key, colon, value = line.partition(":")
         if colon and not key.lstrip().startswith("#"):
             entries[key.strip().lower()] = value.strip()
-    if _number(entries, "poni_version", default=1.0) > NEWEST_VERSION:
-        raise ValueError(
-            f"is of version {entries['poni_version']}; known are 1 to {NEWEST_VERSION:g}"
-        )
+    version = _number(entries, "poni_version", default=1.0)
+    if version > NEWEST_VERSION:
+        raise ValueError(f"is of version {version:g}; known are 1 to {NEWEST_VERSION:g}")
     if entries.get("parallax", "false").lower() == "true":
         raise ValueError("asks for the parallax correction, which is not available here")
     pixel_size, shape = _detector(entries)
@@ -158,9 +159,9 @@ def _number(entries: Mapping[str, Any], key: str, default: float | None = None) 
     try:
         value = float(entries[key])
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"has {entries[key]!r:.40} for {name}, which is no number") from None
+        raise ValueError(f"has a {name} which is no number") from None
     if not math.isfinite(value):
-        raise ValueError(f"has {entries[key]!r:.40} for {name}, which is not finite")
+        raise ValueError(f"has a {name} which is not finite")
     return value
 
 
@@ -181,20 +182,20 @@ def _configured(name: str, text: str) -> tuple[float, tuple[int, int] | None]:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise ValueError(f"has a Detector_config that is no JSON object: {text!r:.60}")
+        raise ValueError("has a Detector_config that is no JSON object")
     if config.get("orientation", AS_STORED) not in (0, AS_STORED):
         raise ValueError(
-            f"is for orientation {config['orientation']!r:.20} of the detector; only {AS_STORED} "
-            "(pixels counted as they are stored) can be had here"
+            f"is for another orientation of the detector than {AS_STORED} (pixels counted as they "
+            "are stored), which alone can be had here"
         )
     for key, value in config.items():
         if "file" in key.lower() and value is not None:
-            raise ValueError(f"names a {key} for the detector, which is not available here")
+            raise ValueError("names a file for the detector, which is not available here")
     if "pixel1" not in config and "pixel2" not in config:
         return _registered(name)
     shape = config.get("max_shape")
     if shape is not None and not _is_shape(shape):
-        raise ValueError(f"has a max_shape of {shape!r:.40}, which is not [rows, columns]")
+        raise ValueError("has a max_shape which is not [rows, columns]")
     pixel_size = _square(_number(config, "pixel1"), _number(config, "pixel2"))
     return pixel_size, None if shape is None else (shape[0], shape[1])
 
@@ -210,7 +211,7 @@ def _registered(name: str) -> tuple[float, tuple[int, int] | None]:
 
     kind = ALL_DETECTORS.get(name.lower())
     if name.lower() == "detector" or kind is None:
-        raise ValueError(f"says no pixel size, and the detector {name!r:.40} is not known")
+        raise ValueError("says no pixel size, and its Detector is not known")
     detector = kind()
     if not (kind.IS_FLAT and kind.uniform_pixel) or detector.pixel1 is None:
         raise ValueError(f"is for {name}, whose pixels are not all alike on a plane")

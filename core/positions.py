@@ -8,7 +8,6 @@ frame or a record that is missing never shifts the points after it.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .frame import Series
+from .frame import Series, new_run_id
 
 MAX_POINT = 1 << 24
 """Highest point number, and most frames of one point, that a record may name."""
@@ -117,8 +116,8 @@ class Scan:
 
     def __init__(self, start: ScanStart | None = None) -> None:
         self.start = start
-        self.ended: float | None = None
-        """Unix time in s at which the end was heard; None while it goes on."""
+        self.ended: int | None = None
+        """Number, among those of series, of when the end was heard; None while it goes on."""
         self._records: dict[int, ScanPoint] = {}
         self._table: _Table | None = None
         self._columns: dict[str, NDArray[np.float64]] = {}
@@ -132,7 +131,7 @@ class Scan:
     def end(self) -> None:
         """Take note that no more points are to come."""
         if self.ended is None:
-            self.ended = time.time()
+            self.ended = new_run_id()
 
     @property
     def serial(self) -> int | None:
@@ -316,4 +315,4 @@ def _fits(scan: Scan, series: Series) -> bool:
         return scan.serial == series.scan_number
     if scan.ended is None:
         return True
-    return scan.recorded or scan.ended * 1000 >= series.run_id
+    return scan.recorded or scan.ended > series.run_id

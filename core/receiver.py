@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
+from .frame import Away, Notice
 from .sources.base import Event, Source, SourceError
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class Receiver:
         """Why the source is gone; empty while it is there."""
         self.failure = ""
         """Why it cannot be read at all; empty if it can."""
+        self.last_message_time = 0.0
+        """Unix time in s at which something last came: header, frame, end; 0: nothing yet."""
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
@@ -61,28 +65,40 @@ class Receiver:
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             try:
-                if self._read():
-                    return
-                wait = FIRST_WAIT
+                self._read()
+                return
             except OSError as error:
                 if not (self._source and self._source.live):
                     self.failure = str(error)
                     log.warning("source cannot be read: %s", error)
                     return
+                if not self.lost:  # it was there meanwhile
+                    wait = FIRST_WAIT
                 self.lost = f"source lost ({error}); opening it again"
                 log.warning("%s in %.1f s", self.lost, wait)
             self._stopping.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _read(self) -> bool:
-        """Read the source to its end; True if that is the end of the work."""
+    def _read(self) -> None:
+        """Read the source to its end.
+
+        Raises
+        ------
+        OSError
+            If it is lost, or cannot be opened.
+        """
         source = self._opener()
         self._source = source
         if self._stopping.is_set():
-            return True
+            return
         try:
             for event in source.events():
+                if isinstance(event, Away):
+                    self._find_away(event.reason)
+                    continue
                 self.lost = ""
+                if not isinstance(event, Notice):
+                    self.last_message_time = time.time()
                 self._accept(event)
                 if self._stopping.is_set():
                     break
@@ -90,4 +106,11 @@ class Receiver:
             source.close()
         if source.live and not self._stopping.is_set():
             raise SourceError("it ended")
-        return True
+
+    def _find_away(self, reason: str) -> None:
+        """Keep why the sender is not there, or that it is."""
+        self.lost = reason
+        if reason:
+            log.warning("%s", reason)
+        else:
+            log.info("the source is there again")

@@ -21,6 +21,8 @@ class Results:
     """Seconds from that stamp to the end of its reduction."""
     latency_from: str = ""
     """`detector` or `receipt`: where the stamp was made."""
+    transport_time: float = float("nan")
+    """Seconds of it from the detector's stamp to its arrival here; NaN: not known."""
     processing_time: float = float("nan")
     """Seconds that the frame's map and reduce took."""
     parameters_version: int = 0
@@ -28,6 +30,24 @@ class Results:
     scan_number: int = -1
     values: Mapping[str, Any] = field(default_factory=dict)
     """Outputs by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The two ends of the way of frames: the source that they come from, the file they go to."""
+
+    last_message_time: float = 0.0
+    """Unix time in s at which the source last sent something; 0: nothing since the start."""
+    in_series: bool = False
+    """True from the start of a series until its end, as far as it is reduced."""
+    file: str = ""
+    """Path of the file that is being written, or was completed last; empty: none."""
+    file_time: float = 0.0
+    """Unix time in s at which something last came to that file on the disk; 0: never."""
+    file_complete: bool = False
+    """True once that file is closed for good."""
+    disk_time_left: float = float("nan")
+    """Seconds until the disk of that file is full; NaN: unknown, or it does not fill up."""
 
 
 class Activity(Enum):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum
@@ -20,13 +20,25 @@ from typing import Any
 
 from .admission import Admission
 from .background import Background
-from .frame import BadFrame, Frame, Lost, Notice, Rejected, Series, SeriesEnd, SeriesStart
+from .frame import (
+    Away,
+    BadFrame,
+    Frame,
+    Lost,
+    Notice,
+    Rejected,
+    Series,
+    SeriesEnd,
+    SeriesStart,
+)
+from .history import History, difference
+from .latency import latency
 from .ledger import Ledger
 from .order import OrderedQueue, Ticket
 from .parameters import Parameters
 from .positions import Position
 from .receiver import Receiver
-from .results import Activity, Health, Results
+from .results import Activity, Health, Results, Way
 from .sinks.base import Sink
 from .sources.base import Event, Source
 from .stage import Connection, Document, Kind, Row, Settings, Stage
@@ -61,6 +73,8 @@ class Runner:
         Number of map threads.
     folder
         Where the stage may keep files of its own.
+    history
+        Takes what is changed and asked for.
     """
 
     def __init__(
@@ -72,8 +86,10 @@ class Runner:
         queue_bytes: int = QUEUE_BYTES,
         policy: Policy = Policy.LOSSLESS,
         folder: Path | None = None,
+        history: History | None = None,
     ) -> None:
         self.stage, self.sinks, self.workers, self.policy = stage, tuple(sinks), workers, policy
+        self.history = history or History()
         self.ledger = Ledger()
         self.lock = threading.Lock()
         self.queue = OrderedQueue(queue_bytes)
@@ -90,7 +106,7 @@ class Runner:
         self._alarms: dict[str, str] = {}
         self._notices: dict[str, str] = {}
         self._receivers: list[Receiver] = []
-        self._background = Background(stage, self.sinks, self.lock)
+        self._background = Background(stage, self.sinks, self.lock, self.history)
         self._admission = Admission()
         self._tally = Ledger()
         self._series: Series | None = None
@@ -121,7 +137,7 @@ class Runner:
         self.queue = OrderedQueue(self.queue.limit)
         self._admission = Admission()
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ronda-map")
-        self._background = Background(self.stage, self.sinks, self.lock)
+        self._background = Background(self.stage, self.sinks, self.lock, self.history)
         self._reducer = threading.Thread(target=self._reduce_all, name="ronda-reduce", daemon=True)
         self._receivers = [Receiver("ronda-frames", source, self._accept)]
         if positions:
@@ -193,6 +209,8 @@ class Runner:
         self._reducer.join()
         self._pool.shutdown()
         self._background.stop()
+        for sink in self.sinks:
+            sink.settle()
         self._activity = Activity.IDLE
 
     # ------------------------------------------------- what the operator does
@@ -202,8 +220,15 @@ class Runner:
         """The parameters that new frames are stamped with, and their number."""
         return self._settings
 
-    def configure(self, changes: Mapping[str, Any]) -> Settings:
+    def configure(self, changes: Mapping[str, Any], who: str = "") -> Settings:
         """Change parameters from the next received frame on.
+
+        Parameters
+        ----------
+        changes
+            New values by name.
+        who
+            Asked for it; empty: the stage itself.
 
         Raises
         ------
@@ -221,11 +246,15 @@ class Runner:
                 self._token(partial(self.stage.adopt, new))
             if self._activity is Activity.IDLE:
                 self._background.calculate_soon()
+        changed = difference(old.parameters.to_json(), parameters.to_json())
+        self.history.add(who, f"parameters {new.version}: {changed or 'the same values'}")
         self.configured()
         return new
 
-    def command(self, name: str, argument: Any = None) -> None:
+    def command(self, name: str, argument: Any = None, who: str = "") -> None:
         """Carry out a command of the stage, at this place in the order of the frames.
+
+        `who` asked for it.
 
         Raises
         ------
@@ -237,8 +266,12 @@ class Runner:
                 break
         else:
             raise ValueError(f"{self.stage.title} has no command {name!r}")
+        said = name if argument is None else f"{name} {argument}"
         if command.changes:
-            self.configure(command.changes(self._settings.parameters, argument))
+            changes = command.changes(self._settings.parameters, argument)
+            self.configure(changes, f"{who}, {said}" if who else said)
+        else:
+            self.history.add(who, said)
         if command.handled or not command.changes:
             self._token(partial(self._handle, name, argument))
 
@@ -259,6 +292,8 @@ class Runner:
         self.last_error = ""
         for receiver in self._receivers:
             receiver.failure = ""
+        for sink in self.sinks:
+            sink.reset()
 
     # ------------------------------------------------------- what it shows
 
@@ -271,11 +306,25 @@ class Runner:
             return replace(self.results, values={**self.results.values, **values})
 
     @property
+    def way(self) -> Way:
+        """Where frames come from and go to, now."""
+        sink = next((sink for sink in self.sinks if sink.file), Sink())
+        return Way(
+            last_message_time=self._receivers[0].last_message_time if self._receivers else 0.0,
+            in_series=self.in_series,
+            file=sink.file,
+            file_time=sink.file_time,
+            file_complete=sink.file_complete,
+            disk_time_left=sink.disk_time_left,
+        )
+
+    @property
     def health(self) -> Health:
         """How the runner is, now."""
         failures = [receiver.failure for receiver in self._receivers if receiver.failure]
         lost = [receiver.lost for receiver in self._receivers if receiver.lost]
         problems = [sink.problem for sink in self.sinks if sink.problem]
+        kept = [note for sink in self.sinks for note in sink.notes]
         if self._background.problem:
             problems.append(self._background.problem)
         with self.lock:
@@ -285,8 +334,19 @@ class Runner:
             failure=failures[0] if failures else "",
             source_lost=lost[0] if lost else "",
             alarms=(*problems, *alarms, *self._alarms.values()),
-            notes=(*filter(None, self._notices.values()), *notes),
+            notes=(*filter(None, self._notices.values()), *self._on_series(), *kept, *notes),
         )
+
+    def _on_series(self) -> Iterator[str]:
+        """Yield what an operator may not expect of the open series."""
+        series, has_rows = self._series, self._series_has_rows
+        if series and series.joined_late:
+            yield (
+                "images came without their header, so this series was joined late: what was "
+                "before, and its file name, are not known"
+            )
+        elif series and not has_rows:
+            yield f"series {series.filename or series.run_id} has begun; no frame of it is reduced"
 
     # ------------------------------------------------------------- receiving
 
@@ -311,6 +371,8 @@ class Runner:
                 self._count(self._tally, lost=count)
             case Notice(text):
                 self._notices["frames"] = text
+            case Away():
+                pass  # the receiver itself keeps it
             case _:
                 self._token(partial(self.stage.position, event))
 
@@ -453,14 +515,16 @@ class Runner:
                 sink.image(frame, forwarded)
 
     def _publish(self, frame: Frame, settings: Settings, seconds: float) -> None:
-        stamp = frame.received if frame.timestamp is None else frame.timestamp
+        age = latency(frame)
+        self._notices["clock"] = age.doubt if self._receivers[0].live else ""
         scan = frame.series.scan_number
         self.results = Results(
             run_id=frame.series.run_id,
             frame_id=frame.frame_id,
-            timestamp=stamp,
-            latency=time.time() - stamp,
-            latency_from="receipt" if frame.timestamp is None else "detector",
+            timestamp=frame.received if frame.timestamp is None else frame.timestamp,
+            latency=age.seconds,
+            latency_from=age.since,
+            transport_time=age.transport,
             processing_time=seconds,
             parameters_version=settings.version,
             filename=frame.series.filename,

@@ -46,6 +46,7 @@ class Options(Parameters):
     rows: int = parameter(2048, "Rows of a frame.", ge=32, le=MAX_SIDE)
     columns: int = parameter(2048, "Columns of a frame.", ge=32, le=MAX_SIDE)
     seed: int = parameter(0, "Of all random numbers.", ge=0, lt=1 << 32)
+    repeats: int = parameter(1, "How often the frames come, one after another.", ge=1, le=10_000)
     truth: str = parameter("", "HDF5 file that the truth is written to; empty: none.")
 
     @property
@@ -184,7 +185,7 @@ class SimulatedSource(Source):
             self._options = options.changed(parse_assignments(options, given))
         except ParameterError as error:
             raise SourceError(f"{url}: {error}") from None
-        self.total = self._options.frames
+        self.total = self._options.frames * self._options.repeats
 
     def events(self) -> Iterator[Event]:
         """Yield one series.
@@ -201,10 +202,17 @@ class SimulatedSource(Source):
         metadata = {"exposure_time": EXPOSURE_TIME}
         series = Series(new_run_id(), self._detector, filename, metadata)
         yield SeriesStart(series)
-        for number in range(self._options.frames):
+        made: list[NDArray[Any]] = []
+        for number in range(self._options.frames * self._options.repeats):
             if self.closed.is_set():
                 return
-            yield Frame(series, number, simulation.frame(number))
+            if number < self._options.frames:
+                pixels = simulation.frame(number)
+                if self._options.repeats > 1:
+                    made.append(pixels)
+            else:
+                pixels = made[number % len(made)]
+            yield Frame(series, number, pixels)
         yield SeriesEnd(series)
 
     def _write_truth(self, simulation: Simulation) -> None:

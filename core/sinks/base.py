@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from ..frame import Frame, Series
@@ -9,13 +10,23 @@ from ..stage import Document, Forwarded, Row, Settings, Stage, Tree
 
 
 class Sink:
-    """Takes what a runner gives it, in frame order. No method blocks or raises.
+    """Takes what a runner gives it, in frame order. No method raises; only the last two wait.
 
     What goes wrong is kept as a sentence in `problem`, which puts the device in
     ALARM; the reduction goes on.
     """
 
     problem: str = ""
+    notes: tuple[str, ...] = ()
+    """What else Status shall say, in sentences."""
+    file: str = ""
+    """Path of the file that is being written, or was completed last; empty if none."""
+    file_time: float = 0.0
+    """Unix time in s at which something last came to that file on the disk; 0: never."""
+    file_complete: bool = False
+    """True once that file is closed for good, and plain readers can open it."""
+    disk_time_left: float = math.nan
+    """Seconds until the disk of that file is full; NaN: unknown, or it does not fill up."""
     takes_images: ClassVar[bool] = False
     """True: `image` is wanted for every frame."""
 
@@ -45,6 +56,12 @@ class Sink:
 
     def checkpoint(self, tree: Tree) -> None:
         """Keep the stage's state for a restart."""
+
+    def reset(self) -> None:
+        """Forget what went wrong and is over; what goes wrong still stays."""
+
+    def settle(self) -> None:
+        """Wait a few seconds at most until the files of the series that ended are complete."""
 
     def close(self) -> None:
         """Finish what is open and release everything; may take seconds."""

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+MAX_BYTES = 1 << 20
+"""Longest list that is read: a writer has few files open."""
+
 
 class Journal:
     """Open files of one writer process, in `open_files_PID.json` of its state directory.
@@ -86,7 +89,8 @@ def _lock(file: BinaryIO) -> bool:
 
 def _read(file: BinaryIO) -> list[Path]:
     try:
-        content = json.loads(file.read())
-    except ValueError:
-        return []
-    return [Path(path) for path in content if isinstance(path, str)]
+        content = json.loads(file.read(MAX_BYTES))
+    except (ValueError, RecursionError):  # torn, or none of ours
+        content = []
+    names = content if isinstance(content, list) else []
+    return [Path(name) for name in names if isinstance(name, str) and "\0" not in name]

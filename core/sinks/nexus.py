@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from .base import Sink
 from .columns import TABLES, check_events, columns
 from .paths import PathError, Roots, document_path, series_path
 from .process import WriterProcess
+from .room import ALARMING, NOTED, Room
 from .seriesfile import CHANGES, END_NOTE, END_TIME
 from .sheet import Place, Sheet
 from .wire import Message, plain, size
@@ -30,8 +32,14 @@ log = logging.getLogger(__name__)
 
 LARGE = 1 << 20
 """Bytes of an image that a series' file goes without when too many wait for the writer."""
+SILENT_SECONDS = 10.0
+"""Seconds after which a writer that does not answer, which it does once a second, is an alarm."""
+SETTLE_SECONDS = 5.0
+"""Seconds that the end of a run waits for its files."""
 _OF_SERIES = ("path", "layout", "rows", "dropped", "writer message")
 """Problems that are over when the next series begins."""
+_PAST = ("dropped", "overflow", "message", "died", "writer given up")
+"""Problems that tell what happened, until somebody acknowledges."""
 
 
 class NexusWriter(Sink):
@@ -67,8 +75,6 @@ class NexusWriter(Sink):
     ) -> None:
         if output_file and output_file.exists() and not overwrite:
             raise FileExistsError(f"{output_file} exists; choose another name or ask to overwrite")
-        self.path: Path | None = None
-        """File of the newest series, once it exists."""
         self.rows_dropped = 0
         """Frames that were reduced and are not in a file that they belong to."""
         self._roots = Roots(output_root, data_root, state_directory)
@@ -81,6 +87,7 @@ class NexusWriter(Sink):
         self._lock = threading.Lock()
         self._state: Tree | None = None
         self._process: WriterProcess | None = None
+        self._room = Room()
 
     # ------------------------------------------------------------------ a sink
 
@@ -130,6 +137,7 @@ class NexusWriter(Sink):
         sheet = self._sheets.get(frame.series.run_id)
         if sheet is None or self._process is None:
             return
+        self._listen(self._process)
         values = {name: _kept(row[name]) for name in self._row_names if name in row}
         if not sheet.begun:
             self._begin_file(sheet, values)
@@ -149,10 +157,14 @@ class NexusWriter(Sink):
 
     def finish(self, series: Series, tree: Tree) -> None:
         """End a series with its final values and links."""
-        sheet = self._sheets.pop(series.run_id, None)
-        if sheet is None or not sheet.begun or self._process is None:
+        sheet = self._sheets.get(series.run_id)
+        if sheet is None or self._process is None:
             return
         self._ending[series.run_id] = sheet
+        del self._sheets[series.run_id]
+        if sheet.dead or not sheet.begun:
+            self._ending.pop(series.run_id, None)
+            return
         end = layout.now()
         if self._process.full:
             tree = {key: value for key, value in tree.items() if size({key: value}) < LARGE}
@@ -188,6 +200,19 @@ class NexusWriter(Sink):
             waits, self._state = self._state is not None, tree
         if not waits:
             self._process.submit(self._checkpoint_message, size(tree), starts=True, must=True)
+
+    def reset(self) -> None:
+        """Forget what went wrong with rows and files that are past."""
+        for about in _PAST:
+            self.note(about, "")
+
+    def settle(self) -> None:
+        """Wait until the files of the series that ended are complete, or cannot be for now."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._ending and time.monotonic() < deadline:
+            if any(f"writer {run}" in self._problems for run in list(self._ending)):
+                return
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Complete all files and end the writer."""
@@ -241,6 +266,9 @@ class NexusWriter(Sink):
         }
 
     def _finish_message(self, sheet: Sheet, tree: Tree, end: str) -> Message | None:
+        if sheet.place is not Place.FOUND:
+            self._ending.pop(sheet.series.run_id, None)
+            return None
         last = layout.below_entry(tree)
         last["entry/ledger/missing_rows"] = sheet.missing
         last[END_TIME], last[END_NOTE] = end, "complete"
@@ -297,19 +325,40 @@ class NexusWriter(Sink):
         """Take an answer of the writer; runs in its thread."""
         match answer["event"]:
             case "begun":
-                self.path = Path(answer["path"])
+                self.file, self.file_complete = answer["path"], False
                 self._forget_death()
+            case "alive":
+                self._take_room(answer)
             case "problem":
                 self.note(f"writer {answer['about']}", answer["text"])
             case "written" | "dropped" | "finished" | "given_up":
                 self._account(answer)
             case "died":
+                self._take_room({})
                 self.note("died", f"{answer['text']}; a new one starts with the next series")
                 for sheet in (*self._sheets.values(), *self._ending.values()):
                     sheet.died()
                 self._ending.clear()
             case "recovered":
                 log.warning("%s", answer["text"])
+
+    def _listen(self, process: WriterProcess) -> None:
+        """Complain while the writer does not answer: it is stuck, or its disk is."""
+        silent = time.monotonic() - process.heard > SILENT_SECONDS
+        if silent != ("silent" in self._problems):
+            text = f"the file writer has not answered for {SILENT_SECONDS:.0f} s; rows wait for it"
+            self.note("silent", text if silent else "")
+
+    def _take_room(self, answer: Message) -> None:
+        """Take note of when the newest file was written to, and of the room on its disk."""
+        self.file_time = answer.get("time", self.file_time)
+        if "free" not in answer:
+            self._room = Room()
+        else:
+            self._room.add(answer["folder"], answer["disk"], answer["free"], time.monotonic())
+        left = self.disk_time_left = self._room.time_left
+        self.note("room", self._room.sentence if left <= ALARMING else "")
+        self.notes = (self._room.sentence,) if ALARMING < left <= NOTED else ()
 
     def _account(self, answer: Message) -> None:
         """Take note of what became of rows."""
@@ -321,6 +370,7 @@ class NexusWriter(Sink):
             case "dropped" if sheet:
                 sheet.dropped(answer["rows"])
             case "finished" | "given_up":
+                self.file_complete |= answer.get("path") == self.file
                 self._ending.pop(run, None)
 
     def _forget_death(self) -> None:

@@ -33,7 +33,8 @@ import posixpath
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TypeVar
 
 from ..frame import Series
 
@@ -41,6 +42,8 @@ NAME_BYTES = 240
 """Longest file or folder name; file systems take 255, and `_2` must fit."""
 PATH_BYTES = 3500
 """Longest path; systems take 4096."""
+
+PathT = TypeVar("PathT", bound=PurePath)
 
 
 class PathError(OSError):
@@ -85,6 +88,7 @@ def series_path(series: Series, stage: str, roots: Roots) -> Path | None:
         moment = datetime.fromtimestamp(series.run_id / 1000, UTC)
         return _checked(roots.default / _name(f"late_{moment:%Y%m%dT%H%M%SZ}", stage))
     raw = _normal(series.filename, roots)
+    _checked(raw)
     target = _folder(raw, roots)
     return _checked(target / _name(raw.stem, stage))
 
@@ -150,15 +154,23 @@ def _folder(raw: PurePosixPath, roots: Roots) -> Path:
 
 def _below(folder: Path, root: Path) -> Path:
     """Return the folder if it is below the root, else what it is mapped to there."""
-    if folder.resolve().is_relative_to(root.resolve()):
+    if _is_below(folder, root):
         return folder
     return _within(root.joinpath(*folder.parts[1:]), root)
 
 
 def _within(folder: Path, root: Path) -> Path:
-    if not folder.resolve().is_relative_to(root.resolve()):
+    if not _is_below(folder, root):
         raise PathError(f"folder {folder} leads out of {root} by a symbolic link")
     return folder
+
+
+def _is_below(folder: Path, root: Path) -> bool:
+    """Tell whether a folder is below a root, with all symbolic links followed."""
+    try:
+        return folder.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links is the latter, before Python 3.13
+        raise PathError(f"folder {str(folder)[:200]} cannot be followed: {error}") from None
 
 
 def _writable(folder: Path) -> bool:
@@ -167,7 +179,7 @@ def _writable(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: PathT) -> PathT:
     if len(os.fsencode(path)) > PATH_BYTES:
         raise PathError(f"path {str(path)[:80]}... is longer than {PATH_BYTES} bytes")
     return path

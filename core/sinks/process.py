@@ -75,6 +75,8 @@ class WriterProcess:
         self._waiting, self._rows_waiting = 0, 0
         self._changed = threading.Condition()
         self._closing = False
+        self.heard = time.monotonic()
+        """When the writer last answered, or was started."""
         self._process: subprocess.Popen[bytes] | None = None
         self._readers: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._run, name="ronda-file", daemon=True)
@@ -244,7 +246,7 @@ class WriterProcess:
             text = f"the file writer cannot be started: {error}"
             self._answered({"event": "died", "text": text})
             return
-        self._process = process
+        self._process, self.heard = process, time.monotonic()
         reader = threading.Thread(
             target=self._read, args=(process,), name="ronda-file-answers", daemon=True
         )
@@ -257,6 +259,7 @@ class WriterProcess:
         """Pass the answers of a writer on until it ends."""
         assert process.stdout and process.stdin
         for line in process.stdout:
+            self.heard = time.monotonic()
             with contextlib.suppress(ValueError):
                 self._answered(json.loads(line))
         code = process.wait()

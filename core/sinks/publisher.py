@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import zmq
@@ -33,12 +33,14 @@ class Publisher(Sink):
     it is slow. PUB serves any number; a slow one of them loses messages, which
     it finds and counts itself as gaps in the message numbers.
 
+    A header goes on with all its entries, the raw file's name among them, and
+    with the `detector` and the `pixel_size` (m) that are known here. A series that
+    was joined late has no header: the next device joins it late, too.
+
     Parameters
     ----------
     url
         Where to listen. Port 0 takes a free one; `url` then holds it.
-    extra
-        Entries added to every header and image (name, pixel size).
 
     Raises
     ------
@@ -48,12 +50,12 @@ class Publisher(Sink):
 
     takes_images: ClassVar[bool] = True
 
-    def __init__(self, url: str, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self.sent = 0
         """Messages handed to ZeroMQ: headers, images, ends."""
         self.dropped = 0
         """Messages dropped because nobody took them."""
-        self._extra = dict(extra or {})
+        self._pixel_size: float | None = None
         self._lock = threading.Lock()
         self._number = 0
         self._series: Series | None = None
@@ -84,6 +86,7 @@ class Publisher(Sink):
     def begin(self, series: Series, frame: Frame, settings: Settings) -> None:
         """Send the header of a series."""
         with self._lock:
+            self._pixel_size = getattr(settings.parameters, "pixel_size", None)
             self._begin(series)
 
     def image(self, frame: Frame, forwarded: Forwarded) -> None:
@@ -91,7 +94,7 @@ class Publisher(Sink):
         with self._lock:
             if self._series is None or self._series.run_id != frame.series.run_id:
                 self._begin(frame.series)
-            extra = {**frame.metadata, **forwarded.extra, **self._extra}
+            extra = {**frame.metadata, **forwarded.extra}
             self._send(encode_image, frame.frame_id, forwarded.image, frame.timestamp, extra)
 
     def finish(self, series: Series, tree: Tree) -> None:
@@ -99,6 +102,11 @@ class Publisher(Sink):
         with self._lock:
             if self._series is not None and self._series.run_id == series.run_id:
                 self._end()
+
+    def reset(self) -> None:
+        """Speak no more of messages that were dropped; they stay counted."""
+        with self._lock:
+            self.notes, self.problem = (), ""
 
     def close(self) -> None:
         """End the open series and stop listening; takes up to `LINGER`."""
@@ -112,7 +120,11 @@ class Publisher(Sink):
     def _begin(self, series: Series) -> None:
         self._end()
         self._series = series
-        metadata = {**series.metadata, "detector": series.detector, **self._extra}
+        if series.joined_late:
+            return
+        metadata = {**series.metadata, "detector": series.detector}
+        if self._pixel_size is not None:
+            metadata["pixel_size"] = self._pixel_size
         self._send(encode_header, series.filename, metadata)
 
     def _end(self) -> None:
@@ -128,6 +140,10 @@ class Publisher(Sink):
             self.sent += 1
         except zmq.Again:
             self.dropped += 1
+            self.notes = (
+                f"{self.dropped} messages for the next device were dropped at {self.url}, "
+                "because it was away or slow",
+            )
         except (zmq.ZMQError, TypeError, ValueError, RecursionError) as error:
             self.dropped += 1
             self.problem = f"a message cannot be published at {self.url}: {error}"

@@ -25,6 +25,8 @@ files in good hands: when the input ends, the writer completes them and exits.
 | given_up  | run                                                                 |
 | problem   | about (a run, "checkpoint"...), text: a sentence, empty when solved |
 | recovered | text                                                                |
+| alive     | file, time: of the newest file's last flush, folder, disk, free:    |
+|           | bytes on its disk; at every flush, all but the event only if known  |
 """
 
 from __future__ import annotations
@@ -88,6 +90,9 @@ class Scribe:
         self._problems: dict[str, str] = {}
         self._journal = Journal(state_directory)
         self._saves: list[tuple[Path, dict[str, Any]]] = []
+        self._state: dict[str, Any] | None = None
+        self._newest: int | None = None
+        self._flushed: dict[str, Any] = {}
 
     def recover_left_behind(self) -> None:
         """Recover what writers that were killed left open."""
@@ -114,6 +119,7 @@ class Scribe:
             if time.monotonic() >= due:
                 due = time.monotonic() + FLUSH_INTERVAL
                 self._flush_all()
+                self._answer({"event": "alive", **self._flushed, **self._room()})
         self._end()
 
     # ----------------------------------------------------------------- messages
@@ -142,6 +148,7 @@ class Scribe:
             message["slots"],
             message["overwrite"],
         )
+        self._newest = message["run"]
         self._flush(message["run"])
 
     def _do_rows(self, message: Message) -> None:
@@ -173,19 +180,31 @@ class Scribe:
         self._save_all()
 
     def _do_checkpoint(self, message: Message) -> None:
-        if self._state_directory:
-            refused = write_checkpoint(self._state_directory, message["tree"])
-            self._problem("checkpoint", _refusal(refused))
+        self._state = message["tree"]
+        self._keep_state()
 
     # ------------------------------------------------------------------- flushes
 
     def _flush_all(self) -> None:
         self._save_all()
+        self._keep_state()
         for run in list(self._files):
             self._flush(run)
         ended = [run for run, file in self._files.items() if file.ending]
         for run in ended[: max(len(ended) - MOST_FILES, 0)]:
             self._give_up(run)
+
+    def _keep_state(self) -> None:
+        """Write the checkpoint that waits; if that fails it is tried again, or a newer one is."""
+        if self._state is None or self._state_directory is None:
+            return
+        try:
+            refused = write_checkpoint(self._state_directory, self._state)
+        except (OSError, RuntimeError) as error:
+            self._problem("checkpoint", _sentence("checkpoint failed", error))
+        else:
+            self._state = None
+            self._problem("checkpoint", _refusal(refused))
 
     def _save_all(self) -> None:
         """Write the documents that wait; what fails is tried again."""
@@ -202,13 +221,15 @@ class Scribe:
 
     def _flush(self, run: int) -> None:
         file = self._files[run]
-        before, frames = file.state, file.frames
+        before, frames, idle = file.state, file.frames, file.idle
         try:
             file.flush()
         except Exception as error:
             self._problem(str(run), _sentence(f"{file.path} cannot be written", error))
         else:
             self._problem(str(run), _refusal(file.refused))
+            if run == self._newest and not idle:
+                self._flushed = {"file": str(file.path), "time": time.time()}
         if before is State.NEW and file.state not in (State.NEW, State.BROKEN):
             self._note(file, begun=True)
             self._answer({"event": "begun", "run": run, "path": str(file.path)})
@@ -220,6 +241,17 @@ class Scribe:
             self._note(file, begun=False)
             self._answer({"event": "finished", "run": run, "path": str(file.path)})
             del self._files[run]
+
+    def _room(self) -> dict[str, Any]:
+        """Return how much room there is on the disk of the newest file, if that is known."""
+        if not self._flushed:
+            return {}
+        folder = Path(self._flushed["file"]).parent
+        try:
+            room, disk = os.statvfs(folder), folder.stat().st_dev
+        except OSError:  # the folder is gone
+            return {}
+        return {"folder": str(folder), "disk": disk, "free": room.f_bavail * room.f_frsize}
 
     def _note(self, file: SeriesFile, begun: bool) -> None:
         """Keep the list of open files."""
@@ -247,7 +279,7 @@ class Scribe:
                 file.finish({END_NOTE: NOTE, END_TIME: end})
         for trial in range(LAST_TRIES):
             self._flush_all()
-            if not self._files and not self._saves:
+            if not self._files and not self._saves and self._state is None:
                 self._journal.close()
                 break
             if trial + 1 < LAST_TRIES:
@@ -310,7 +342,8 @@ def _read(stream: BinaryIO, messages: queue.Queue[Message | None]) -> None:
 
 def main() -> None:
     """Serve standard input until it ends. Signals that mean the device are ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # SIGABRT is how systemd's watchdog ends a device that hangs
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGABRT):
         signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -54,16 +54,17 @@ class Sheet:
     """Changes of parameters, as in `layout.change_row`."""
     missing: int = 0
     """Rows that are not in the file."""
+    dead: bool = False
+    """True once its writer died: nothing more comes to the file."""
     _sent: int = 0
     _written: int = 0
     _dropped: int = 0
-    _dead: bool = False
     _misfits: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pack(self, rows: list[Row]) -> Message | None:
         """Return the message for some rows, None if they have no file (any more)."""
-        if self.place is not Place.FOUND or not self.books or self._dead:
+        if self.place is not Place.FOUND or not self.books or self.dead:
             return None
         books, misfits = {}, Counter[str]()
         for book in self.books:
@@ -77,7 +78,7 @@ class Sheet:
 
     def sent(self, rows: int) -> None:
         """Count rows that went to the writer, as far as there is a file."""
-        if self.place is Place.REFUSED or self._dead:
+        if self.place is Place.REFUSED or self.dead:
             self.lost(rows)
         elif self.place is Place.FOUND and self.books:
             self._sent += rows
@@ -100,5 +101,5 @@ class Sheet:
 
     def died(self) -> None:
         """Take note that the writer died: what it had not written is lost."""
-        self._dead = True
+        self.dead = True
         self.dropped(self._sent - self._written - self._dropped)

@@ -26,6 +26,8 @@ class GapTracker:
     """A message may be that many numbers late; one further back is from a restarted sender."""
     HEADER_WINDOW = 16
     """The same for a header, which begins a new numbering more often than it is late."""
+    UNSURE = 32
+    """After a break so many messages may still be the old sender's, those that waited here."""
     LONGEST_GAP = 1_000_000
     """A longer jump ahead is a new numbering, not a loss."""
     STEPS, FEWEST_STEPS, REGULAR = 20, 10, 0.8
@@ -36,16 +38,22 @@ class GapTracker:
         self._first = 0
         self._missing: set[int] = set()
         self._steps: deque[int] = deque(maxlen=self.STEPS)
+        self._unsure = 0
+
+    def interrupted(self) -> None:
+        """Take note that the connection broke: a number seen before is a restarted sender's."""
+        self._unsure = self.UNSURE
 
     def see(self, number: int, header: bool = False) -> tuple[Arrival, int]:
         """Take note of a message; return how it arrived and by how much `lost` changes."""
         if self._next is None:
             return self._begin(number)
         ahead = number - self._next
+        self._unsure = max(self._unsure - 1, 0)
         if ahead >= 0:
             return self._skip(number, ahead)
         if -ahead > (self.HEADER_WINDOW if header else self.WINDOW) or (
-            header and number not in self._missing
+            (header or self._unsure) and number not in self._missing
         ):
             return self._begin(number)
         if number in self._missing:
@@ -66,6 +74,7 @@ class GapTracker:
         self._first, self._next = number, number + 1
         self._missing.clear()
         self._steps.clear()
+        self._unsure = 0
         return Arrival.FIRST, 0
 
     def _skip(self, number: int, skipped: int) -> tuple[Arrival, int]:

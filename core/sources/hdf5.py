@@ -119,11 +119,22 @@ def find_images(file: h5py.File, path: str = "") -> h5py.Dataset:
         their paths are listed.
     """
     try:
-        return _checked(_at(file, path) if path else _default(file))
+        return _checked(dataset_at(file, path))
     except SourceError:
         raise
     except DAMAGE as error:
         raise SourceError(f"{file.filename} is damaged: {error}") from None
+
+
+def dataset_at(file: h5py.File, path: str = "") -> h5py.Dataset:
+    """Return the dataset at a path, or the one that is meant without a path, whatever it holds.
+
+    Raises
+    ------
+    SourceError
+        If there is none, or several may be meant.
+    """
+    return _at(file, path) if path else _default(file)
 
 
 def missing_frames(dataset: h5py.Dataset) -> tuple[NDArray[np.bool_], str]:

@@ -19,6 +19,7 @@ from fabio.tifimage import TifImage
 from numpy.typing import NDArray
 
 from ..frame import (
+    MAX_SIDE,
     BadFrame,
     Frame,
     Rejected,
@@ -32,6 +33,13 @@ from .base import Event, Source, SourceError, source
 
 CBF_SECTION, CBF_PIXELS = b"--CIF-BINARY-FORMAT-SECTION--", b"\x0c\x1a\x04\xd5"
 """What stands before the binary part of a CBF, and in it before the pixels (imgCIF dictionary)."""
+NUMPY, MAX_NUMPY_HEADER = b"\x93NUMPY", 1 << 16
+"""How a NumPy file begins, and bytes of the longest header of version 2 that is read."""
+HDF5, XML = b"\x89HDF\r\n\x1a\n", {".xml", ".xsd"}
+"""How a file of HDF5 begins, and how one of XML may be called."""
+PACKED = (".gz", ".bz2")
+MAX_UNPACKED = MAX_SIDE * MAX_SIDE * 8 + (1 << 20)
+"""Bytes of a compressed file, unpacked: one largest frame and some text."""
 CBF_SEARCH = 1 << 16
 """Bytes at whose end the header of a CBF is over."""
 
@@ -76,7 +84,7 @@ def read_images(path: Path) -> Iterator[NDArray[Any] | str]:
     """Yield the images of one file, [row, column]; for one that cannot be used, the reason."""
     with _Complaints() as complaints:
         try:
-            _check_cbf(path)
+            _check_form(path)
             check_shape(_claimed_shape(path), np.uint8)
             file = fabio.open(str(path))
         except Exception as error:  # fabio raises whatever its formats come across
@@ -88,14 +96,47 @@ def read_images(path: Path) -> Iterator[NDArray[Any] | str]:
                 complaints.first = ""
 
 
-def _check_cbf(path: Path) -> None:
-    """Refuse a CBF that ends before its pixels begin: fabio would look for them for ever."""
+def _check_form(path: Path) -> None:
+    """Refuse what fabio would open and must not.
+
+    XML and HDF5 name other files, which are then read; in a CBF that ends before its
+    pixels begin fabio would look for them for ever.
+    """
     with _unpacked(path) as file:
         begin = file.read(CBF_SEARCH)
+        if path.suffix in PACKED:
+            _check_length(file)
+    if begin.startswith(HDF5):
+        raise BadFrame("it is an HDF5 file: name it as hdf5:FILE::/dataset")
+    check_numpy(begin)
+    if begin.startswith(b"<") or XML & set(path.suffixes):
+        raise BadFrame("it is XML, which is not read here")
     if begin.startswith(b"###CBF") or ".cbf" in path.name.lower():
         section = begin.find(CBF_SECTION)
         if section < 0 or CBF_PIXELS not in begin[section:]:
             raise BadFrame("it is no whole CBF file")
+
+
+def check_numpy(begin: bytes) -> None:
+    """Refuse a NumPy file whose header claims to be longer than any: NumPy would read it all.
+
+    Raises
+    ------
+    BadFrame
+        If it does; not for files of another form.
+    """
+    short = not begin.startswith(NUMPY) or begin[6:7] == b"\x01"
+    if not short and int.from_bytes(begin[8:12], "little") > MAX_NUMPY_HEADER:
+        raise BadFrame(f"its header is longer than {MAX_NUMPY_HEADER} bytes")
+
+
+def _check_length(file: BufferedIOBase) -> None:
+    """Refuse what is too long when it is unpacked: fabio does that in memory."""
+    room = MAX_UNPACKED
+    while piece := file.read(1 << 20):
+        room -= len(piece)
+        if room < 0:
+            raise BadFrame(f"it has more than {MAX_UNPACKED} bytes when it is unpacked")
 
 
 def _claimed_shape(path: Path) -> tuple[int, ...]:

@@ -13,16 +13,16 @@ MAX_JSON = 16 << 20
 """Longest JSON text taken, in bytes."""
 
 
-def json_object(text: bytes | memoryview) -> dict[str, Any]:
-    """Return the JSON object in a message.
+def json_object(text: bytes | memoryview, most: int = MAX_JSON) -> dict[str, Any]:
+    """Return the JSON object in a message of at most so many bytes.
 
     Raises
     ------
     ValueError
         If it is too long or no JSON object; the sentence goes on after "a message that".
     """
-    if len(text) > MAX_JSON:
-        raise ValueError(f"has {len(text)} bytes of JSON, more than {MAX_JSON}")
+    if len(text) > most:
+        raise ValueError(f"has {len(text)} bytes of JSON, more than {most}")
     try:
         content = json.loads(bytes(text))
     except (ValueError, RecursionError):

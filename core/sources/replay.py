@@ -398,13 +398,16 @@ class _Pool:
             yield from self._kept
             return
         read: list[Event] = []
+        seen: set[int] = set()
         room = POOL_BYTES
         source = open_source(self._url)
         try:
             coming = source.events()
             for event in coming:
                 read.append(event)
-                room -= _size(event) if isinstance(event, Frame) else 0
+                if isinstance(event, Frame) and id(event.payload) not in seen:
+                    seen.add(id(event.payload))  # pixels that come again take no more room
+                    room -= event.payload.nbytes
                 if room < 0 or stopping.is_set():
                     break
             else:
@@ -413,11 +416,6 @@ class _Pool:
             yield from coming
         finally:
             source.close()
-
-
-def _size(frame: Frame) -> int:
-    """Return the bytes that a frame takes in memory as it is."""
-    return frame.payload.nbytes
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from ..frame import Notice
 from ..positions import MAX_POINT, Position, ScanEnd, ScanPoint, ScanStart
 from .base import Event, Source, SourceError, source
-from .parsing import MAX_JSON, json_object
+from .parsing import json_object
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,12 @@ KINDS = {
 """What is posted where."""
 WAITING = 10_000
 """Most documents that wait to be read."""
+WAITING_BYTES = 64 << 20
+"""Most bytes of them, as they were posted."""
+MAX_BODY = 2 << 20
+"""Longest document taken, in bytes."""
+MOST_CLIENTS = 32
+"""Connections at a time; more are closed at once."""
 TIMEOUT = 5.0
 """Seconds given to a client to send or take something."""
 
@@ -135,14 +141,42 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self, address: tuple[str, int], events: queue.Queue[Event]) -> None:
-        self.events = events
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._events: queue.Queue[tuple[Event, int]] = queue.Queue(WAITING)
+        self._waiting_bytes = 0
+        self._counting = threading.Lock()
         self._connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
         """Bind without the look-up of a name, which may take seconds."""
         TCPServer.server_bind(self)
+
+    def offer(self, event: Event, nbytes: int) -> bool:
+        """Have an event wait that was posted in so many bytes; False if there is no room."""
+        with self._counting:
+            if self._waiting_bytes + nbytes > WAITING_BYTES:
+                return False
+            try:
+                self._events.put_nowait((event, nbytes))
+            except queue.Full:
+                return False
+            self._waiting_bytes += nbytes
+        return True
+
+    def take(self) -> Event | None:
+        """Return what has waited longest; None if nothing comes for a tenth of a second."""
+        try:
+            event, nbytes = self._events.get(timeout=0.1)
+        except queue.Empty:
+            return None
+        with self._counting:
+            self._waiting_bytes -= nbytes
+        return event
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Tell whether there is room for another client."""
+        return len(self._connections) < MOST_CLIENTS
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
@@ -175,29 +209,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, f"unknown path {self.path[:80]}; known are {', '.join(KINDS)}")
             return
         try:
-            position = parse_sardana(json_object(self._body()), kind=kind)
+            body = self._body()
+            position = parse_sardana(json_object(body, MAX_BODY), kind=kind)
         except ValueError as error:
             sentence = f"a document posted to {self.path[:80]} cannot be used: {error}"
-            self._offer(Notice(sentence))
+            self.server.offer(Notice(sentence), len(sentence))
             self._answer(400, sentence)
             return
-        if position is None or self._offer(position):
+        if position is None or self.server.offer(position, len(body)):
             self._answer(200, "")
         else:
             self._answer(503, "too many documents wait to be read")
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
-        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_JSON:
-            raise ValueError(f"its length {length[:20]!r} is not 0 to {MAX_JSON} bytes")
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BODY:
+            raise ValueError(f"its length {length[:20]!r} is not 0 to {MAX_BODY} bytes")
         return self.rfile.read(int(length))
-
-    def _offer(self, event: Event) -> bool:
-        try:
-            self.server.events.put_nowait(event)
-        except queue.Full:
-            return False
-        return True
 
     def _answer(self, status: int, error: str) -> None:
         body = json.dumps({"error": error} if error else {"status": "ok"}).encode()
@@ -227,9 +255,8 @@ class SardanaServer(Source):
             port = None
         if port is None:
             raise SourceError(f"{url}: not of the form sardana+http://host:port")
-        self._events: queue.Queue[Event] = queue.Queue(WAITING)
         try:
-            self._server = _Server((host, port), self._events)
+            self._server = _Server((host, port))
         except OSError as error:
             raise SourceError(f"{url} cannot be served: {error}") from None
         self.port = int(self._server.server_address[1])
@@ -243,9 +270,8 @@ class SardanaServer(Source):
         """Yield what is posted, until closed."""
         wrong = False
         while not self.closed.is_set():
-            try:
-                event = self._events.get(timeout=0.1)
-            except queue.Empty:
+            event = self._server.take()
+            if event is None:
                 continue
             if wrong and not isinstance(event, Notice):
                 yield Notice("")

@@ -27,6 +27,8 @@ from .parsing import json_object
 
 MAX_PARTS = 64
 """Most parts taken of one message."""
+MAX_HEAD = 1 << 16
+"""Longest first part taken, in bytes: what it says waits with its frame."""
 MAX_NUMBER = 1 << 62
 """Highest frame or message number taken."""
 MAX_FILENAME = 4096
@@ -98,7 +100,7 @@ def decode_message(parts: Sequence[Part]) -> Message:
     if not 1 <= len(parts) <= MAX_PARTS:
         raise BadMessage(f"a message has {len(parts)} parts, not 1 to {MAX_PARTS}")
     try:
-        entries = json_object(parts[0])
+        entries = json_object(parts[0], MAX_HEAD)
     except ValueError as error:
         raise BadMessage(f"a message {error}") from None
     kind = str(entries.pop("htype", None))

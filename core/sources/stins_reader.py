@@ -79,6 +79,10 @@ class StinsReader:
                 if arrival in (Arrival.NEXT, Arrival.FIRST) or not self._is_past(message.number):
                     yield from self.end()
 
+    def interrupted(self) -> None:
+        """Take note that the connection broke: the sender may have begun anew."""
+        self._gaps.interrupted()
+
     def end(self) -> Iterator[FrameEvent]:
         """Yield the end of the series that is open, if one is."""
         if self._series:

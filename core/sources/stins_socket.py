@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from ..frame import MAX_SIDE, Notice
+from ..frame import MAX_SIDE, Away
 from .base import Event, Source, SourceError, source
 from .parsing import split_url
 from .stins_reader import StinsReader
@@ -20,6 +21,11 @@ LINK_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 """What ZeroMQ tells of the connection."""
 POLL = 100
 """Milliseconds after which a silent stream looks whether it was closed."""
+PATIENCE = 1.0
+"""Seconds without a connection after which the sender is said to be away."""
+SILENCE = 10
+"""Seconds without a sign of the sender's host after which TCP asks for one, and between
+the three times that it asks: a host that vanished is known to be away in 40 s."""
 
 
 def endpoint(url: str, sockets: tuple[str, str]) -> tuple[str, dict[str, str]]:
@@ -47,12 +53,29 @@ def endpoint(url: str, sockets: tuple[str, str]) -> tuple[str, dict[str, str]]:
     return f"{transport}://{rest}", options
 
 
-def _answered(monitor: zmq.Socket[bytes], before: bool) -> bool:
-    """Tell whether the other side is there, from what the socket's monitor heard since."""
-    while monitor.poll(0):
-        event = parse_monitor_message(monitor.recv_multipart())["event"]
-        before = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-    return before
+class _Link:
+    """Whether the sender is there, as ZeroMQ's monitor of the socket tells."""
+
+    def __init__(self, monitor: zmq.Socket[bytes]) -> None:
+        self._monitor = monitor
+        self._gone: float | None = time.monotonic()
+        """Since when nobody is there; None: somebody is."""
+        self.breaks = 0
+        """How often a connection has ended."""
+
+    @property
+    def away(self) -> bool:
+        """True when nobody was there for `PATIENCE`."""
+        return self._gone is not None and time.monotonic() > self._gone + PATIENCE
+
+    def look(self) -> None:
+        """Take note of what the monitor has heard."""
+        while self._monitor.poll(0):
+            event = parse_monitor_message(self._monitor.recv_multipart())["event"]
+            if event == zmq.EVENT_DISCONNECTED:
+                self._gone, self.breaks = time.monotonic(), self.breaks + 1
+            else:
+                self._gone = None
 
 
 @source("stins+tcp", "stins+ipc")
@@ -71,33 +94,42 @@ class StinsSource(Source):
     def events(self) -> Iterator[Event]:
         """Yield what the detector sends, until closed."""
         reader = StinsReader(self._options["detector"])
-        said = ""
         with (
             zmq.Context() as context,
-            self._connect(context) as socket,
+            self._socket(context) as socket,
             socket.get_monitor_socket(LINK_EVENTS) as monitor,
         ):
-            answered = False
+            link = _Link(monitor)
+            self._connect(socket)
+            away, breaks = False, 0
             while not self.closed.is_set():
                 message = socket.recv_multipart(copy=False) if socket.poll(POLL) else []
-                answered = bool(message) or _answered(monitor, answered)
-                say = "" if answered else f"nobody sends at {self._address}; waiting for it"
-                if say != said:
-                    said = say
-                    yield Notice(say)
+                link.look()
+                if link.breaks != breaks:
+                    breaks = link.breaks
+                    reader.interrupted()
                 if message:
                     yield from reader.read([part.buffer for part in message])
+                if link.away != away:
+                    away = not away
+                    yield Away(f"nobody sends at {self._address}; waiting for it" if away else "")
 
-    def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    def _socket(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         socket = context.socket(zmq.PULL if self._options["socket"] == "pull" else zmq.SUB)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, SILENCE)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, SILENCE)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+        if socket.type == zmq.SUB:
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+        return socket
+
+    def _connect(self, socket: zmq.Socket[bytes]) -> None:
+        """Connect, once the monitor listens: it must not miss the connection."""
         try:
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-            if socket.type == zmq.SUB:
-                socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.connect(self._address)
         except zmq.ZMQError as error:
-            socket.close()
             raise SourceError(f"{self.url} cannot be opened: {error}") from None
-        return socket
