@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core.fence import Fence
+from ..core.history import History
 from ..core.parameters import Parameters
 from ..core.runner import Policy, Runner
 from ..core.sinks.base import Sink
@@ -15,8 +18,12 @@ from ..core.sinks.publisher import Publisher
 from ..core.stage import Stage
 from .keeping import FolderError, FolderInUse, StateFolder
 
+log = logging.getLogger(__name__)
+
 COMPUTE_DEVICES = ("cpu",)
 MOST_WORKERS = 256
+HISTORY = "history.log"
+"""File, in the device's folder, that tells who changed what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Properties:
     state_directory: str
     data_root: str
     output_root: str
+    input_roots: tuple[str, ...]
     workers: int
     compute_device: str
     queue_bytes: int
@@ -46,6 +54,12 @@ class Properties:
         if self.queue_bytes < 1:
             return f"QueueBytes is {self.queue_bytes}: set it to a positive number, then Init"
         return ""
+
+    def fence(self, folder: StateFolder | None) -> Fence:
+        """Return what clients may have files read from: the device's own folder is always in."""
+        named = self.input_roots or (self.data_root, self.output_root)
+        own = (folder.path,) if folder else ()
+        return Fence((*own, *(Path(name) for name in named if name)))
 
 
 @dataclass(slots=True)
@@ -69,9 +83,9 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
         If the device is running already.
     """
     stage = stage_class()
-    parameters: Parameters = stage_class.Parameters()
     problems: dict[str, str] = {}
     folder, fault = _open_folder(properties, device)
+    parameters: Parameters = stage_class.Parameters().guarded(properties.fence(folder))
     if folder:
         parameters, problems["parameters"] = folder.load(parameters)
         problems["checkpoint"] = _restore(stage, folder)
@@ -83,8 +97,12 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
         except OSError as error:
             fault = f"{error}: change the property, then Init"
     place = folder.path if folder else None
+    history = History(place / HISTORY if place else None)
     if fault:
-        return Assembly(Runner(stage, parameters, folder=place), folder, fault, problems)
+        runner = Runner(stage, parameters, folder=place, history=history)
+        return Assembly(runner, folder, fault, problems)
+    if not properties.data_root:
+        log.warning("%s: DataRoot is not set: the stream says where files are written", device)
     runner = Runner(
         stage,
         parameters,
@@ -93,6 +111,7 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
         properties.queue_bytes,
         Policy(properties.policy),
         place,
+        history,
     )
     return Assembly(runner, folder, "", problems)
 

@@ -22,6 +22,7 @@ from ..core.runner import QUEUE_BYTES, Policy
 from ..core.sources.base import open_source
 from ..core.stage import Stage
 from .assembly import Properties, assemble
+from .client import calling
 from .common import Snapshot
 from .condition import condition
 from .control import Control
@@ -87,6 +88,12 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         "Folder for reduced files whose place does not follow from the raw file's.",
         default_value="",
     )
+    InputRoots = device_property(
+        (str,),
+        "Folders below which clients may name files to be read (masks, darks), beside the device's "
+        "own; empty: DataRoot and OutputRoot.",
+        default_value=[],
+    )
     Workers = device_property(int, "Threads that reduce frames.", default_value=4)
     ComputeDevice = device_property(str, "What computes: cpu.", default_value="cpu")
     QueueBytes = device_property(int, "Bytes of frames that may wait.", default_value=QUEUE_BYTES)
@@ -109,7 +116,9 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
             assembly = assemble(self.stage_class, self.get_name(), self._properties())
         self.runner, self._folder = assembly.runner, assembly.folder
         self._fault, self._problems = assembly.fault, assembly.problems
+        self._problems["properties"] = self.properties_problem
         self._remember()
+        self.runner.history.add("", "started")
         self.runner.configured = self._keep_parameters
         positions = partial(open_source, self.PositionsUrl) if self.PositionsUrl else None
         self._control = Control(
@@ -139,6 +148,7 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
             state_directory=self.StateDirectory,
             data_root=self.DataRoot,
             output_root=self.OutputRoot,
+            input_roots=tuple(self.InputRoots),
             workers=self.Workers,
             compute_device=self.ComputeDevice,
             queue_bytes=self.QueueBytes,
@@ -158,6 +168,9 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
             queue_fill=100 * runner.queue.fill,
             input_rate=runner.ledger.input_rate,
             last_error=runner.last_error or next(self.complaints(), ""),
+            history=runner.history.lines,
+            source_url=self.SourceUrl,
+            way=runner.way,
         )
 
     def read_window(self, output: str, window: Sequence[int]) -> NDArray[Any]:
@@ -183,12 +196,13 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         """Change parameters as a written attribute asks."""
         with refusing(served.name):
             assert served.changes
-            self.runner.configure(served.changes(self.snapshot(()), written))
+            changes = served.changes(self.snapshot(()), written)
+            self.runner.configure(changes, calling(self))
 
     def carry_out(self, name: str, argument: Any = None) -> None:
         """Have the stage do one of its commands, in the order of the frames."""
         with refusing(name):
-            self.runner.command(name, argument)
+            self.runner.command(name, argument, calling(self))
         self.refresh()
 
     def _keep_parameters(self) -> None:
@@ -196,7 +210,8 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         if self._folder:
             parameters = self.runner.settings.parameters
             texts = self.runner.stage.kept_texts(parameters)
-            self._problems["parameters"] = self._folder.save(parameters, texts)
+            self._folder.save(parameters, texts)
+            self._problems["parameters"] = ""
         self._remember()
         self.show_written()
 
@@ -214,24 +229,28 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         """Begin to read the source; State is RUNNING when this returns."""
         with refusing("Start"):
             self._check_startable()
+        self._note("Start")
         self._control.start()
         self.refresh()
 
     @command
     def Stop(self) -> None:
         """Read no more; what has arrived is still reduced and the files are closed."""
+        self._note("Stop")
         self._control.stop()
         self.refresh()
 
     @command
     def Abort(self) -> None:
         """Read no more, and drop what is queued; it is counted as dropped."""
+        self._note("Abort")
         self._control.abort()
         self.refresh()
 
     @command
     def Reset(self) -> None:
         """Acknowledge: leave ALARM or FAULT. No data and no parameter is touched."""
+        self._note("Reset")
         self.forget_problems()
         self.refresh()
 
@@ -240,6 +259,10 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         self.runner.reset()
         self._control.problem = ""
         self._problems.clear()
+
+    def _note(self, command: str) -> None:
+        """Take note of who asked for something."""
+        self.runner.history.add(calling(self), command)
 
     def _check_startable(self) -> None:
         if self._fault:
@@ -256,6 +279,8 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         if not self._alive:
             return
         control = self._control
+        if self._folder:
+            self._folder.save_again()
         with self._refreshing:
             # in this order: a start that is done between the two shows in the runner
             starting, ready, health = control.starting, control.ready, self.runner.health
@@ -275,5 +300,7 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
     def complaints(self) -> Iterator[str]:
         """Yield what the device itself has to complain about."""
         yield from (problem for problem in list(self._problems.values()) if problem)
+        if self._folder and self._folder.problem:
+            yield self._folder.problem
         if self._alive and self._control.problem:
             yield self._control.problem

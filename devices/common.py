@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tango import CmdArgType
 
 from .. import __version__
+from ..core.history import ENTRIES
 from ..core.ledger import Counts
-from ..core.results import Results
+from ..core.results import Results, Way
 from ..core.stage import Settings
-from .served import Served
+from .served import Events, Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Snapshot:
     queue_fill: float = 0.0
     input_rate: float = 0.0
     last_error: str = ""
+    history: Sequence[str] = ()
+    source_url: str = ""
+    way: Way = field(default_factory=Way)
 
 
 def _count(name: str, doc: str) -> Served[Snapshot]:
@@ -60,6 +64,53 @@ COMMON: tuple[Served[Snapshot], ...] = (
     _count("queued", "Frames that wait or are in work."),
     _count("lost", "Frames missing from the stream, by their message numbers."),
     Served(
+        name="source_url",
+        dtype=str,
+        value=lambda snapshot: snapshot.source_url,
+        doc="Where frames come from: the property SourceUrl, as of the last Init.",
+    ),
+    Served(
+        name="last_message_time",
+        dtype=float,
+        value=lambda snapshot: snapshot.way.last_message_time,
+        unit="s",
+        doc="Unix time at which the source last sent anything: header, frame or end; "
+        "0: nothing since Start.",
+    ),
+    Served(
+        name="in_series",
+        dtype=CmdArgType.DevBoolean,
+        value=lambda snapshot: snapshot.way.in_series,
+        doc="Whether a series has begun and not ended.",
+    ),
+    Served(
+        name="file",
+        dtype=str,
+        value=lambda snapshot: snapshot.way.file,
+        doc="File that is being written, or was completed last; empty: none.",
+    ),
+    Served(
+        name="file_time",
+        dtype=float,
+        value=lambda snapshot: snapshot.way.file_time,
+        unit="s",
+        doc="Unix time at which something last came to that file on the disk; 0: never.",
+    ),
+    Served(
+        name="file_complete",
+        dtype=CmdArgType.DevBoolean,
+        value=lambda snapshot: snapshot.way.file_complete,
+        doc="Whether that file is closed for good, so that every reader can open it.",
+    ),
+    Served(
+        name="disk_time_left",
+        dtype=float,
+        value=lambda snapshot: snapshot.way.disk_time_left,
+        unit="s",
+        doc="Time until the disk of that file is full, at the present rate; "
+        "NaN: unknown, or it does not fill up.",
+    ),
+    Served(
         name="queue_fill",
         dtype=float,
         value=lambda snapshot: snapshot.queue_fill,
@@ -87,6 +138,14 @@ COMMON: tuple[Served[Snapshot], ...] = (
         doc="Where that stamp was made: detector, or receipt where the detector stamps nothing.",
     ),
     Served(
+        name="transport_time",
+        dtype=float,
+        value=lambda snapshot: snapshot.results.transport_time,
+        unit="s",
+        doc="Part of latency: from the detector's stamp to the arrival of the whole frame here; "
+        "NaN where the detector stamps nothing.",
+    ),
+    Served(
         name="processing_time",
         dtype=float,
         value=lambda snapshot: snapshot.results.processing_time,
@@ -104,6 +163,14 @@ COMMON: tuple[Served[Snapshot], ...] = (
         dtype=str,
         value=lambda snapshot: snapshot.last_error,
         doc="What went wrong last; emptied by Reset.",
+    ),
+    Served(
+        name="history",
+        dtype=(str,),
+        dimensions=(ENTRIES,),
+        value=lambda snapshot: list(snapshot.history),
+        doc="Who changed or asked for what, and when (UTC), oldest first; also in every file.",
+        events=Events.ARRAY,
     ),
     Served(
         name="parameters_version",

@@ -18,12 +18,14 @@ from ..core.frame import MAX_SIDE
 from ..core.parameters import ParameterError, Parameters
 from ..core.stage import Command, Kind, Output, Stage
 from .common import COMMON, Snapshot
-from .served import Events, Served
+from .served import Events, Served, refusing
 
 MAX_LIST = 4096
 """Most entries of a list."""
 MAX_SPECTRUM = 1 << 20
 """Most values of a spectrum."""
+MAX_TEXT = 1 << 16
+"""Longest text that is taken as JSON, or as the argument of a command, in characters."""
 DETECTOR_AXES = ("row", "column")
 """Axes of an image of the detector; curves of many ROIs have others."""
 PREVIEW = "preview"
@@ -253,8 +255,9 @@ def _nested(name: str, declared: FieldInfo) -> Served[Snapshot]:
     """Return the attribute of anything with a structure: JSON text."""
 
     def changes(_: Snapshot, written: str) -> Mapping[str, Any]:
+        text = _bounded(name, written)
         try:
-            return {name: json.loads(written)}
+            return {name: json.loads(text)}
         except (ValueError, RecursionError):
             raise ParameterError(f"{name}: {written!r:.80} is no JSON") from None
 
@@ -309,7 +312,9 @@ def _command(declared: Command) -> Any:
     """Return one command of a stage, which the device's `carry_out` does."""
 
     def with_argument(device: Any, argument: Any) -> None:
-        device.carry_out(declared.name, argument)
+        with refusing(declared.name):
+            bounded = _bounded(declared.name, argument)
+        device.carry_out(declared.name, bounded)
 
     def without_argument(device: Any) -> None:
         device.carry_out(declared.name)
@@ -324,6 +329,19 @@ def _command(declared: Command) -> Any:
     return tango.server.command(
         method, dtype_in=SCALARS[declared.argument], doc_in=declared.argument_doc
     )
+
+
+def _bounded(name: str, value: Any) -> Any:
+    """Return what a client wrote, unless it is a text of unreasonable length.
+
+    Raises
+    ------
+    ParameterError
+        If it is.
+    """
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ParameterError(f"{name}: a text of {len(value)} characters, more than {MAX_TEXT}")
+    return value
 
 
 def _window(output: Output) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import IO
 import platformdirs
 
 from ..core.parameters import ParameterError, Parameters, load_yaml, save_text, save_yaml
+
+RETRY = 5.0
+"""Seconds between trials to keep what could not be kept."""
 
 
 class FolderError(OSError):
@@ -47,6 +52,11 @@ class StateFolder:
         base = Path(root or service or platformdirs.user_state_path("ronda"))
         self.path = base / device.lower().replace("/", "_")
         self.parameters_file = self.path / "parameters.yaml"
+        self.problem = ""
+        """Why the parameters are not kept, in one sentence; empty if they are."""
+        self._waiting: tuple[Parameters, Mapping[str, str]] | None = None
+        self._tried = 0.0
+        self._saving = threading.Lock()
         self._lock = self._take_lock(device)
 
     def _take_lock(self, device: str) -> IO[str]:
@@ -69,9 +79,9 @@ class StateFolder:
             raise FolderInUse(
                 f"{device} is running already ({holder}): stop it before starting it again"
             ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        with contextlib.suppress(OSError):  # a full disk: who comes second is not told who has it
+            os.truncate(lock.fileno(), 0)
+            os.write(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         return lock
 
     def load(self, defaults: Parameters) -> tuple[Parameters, str]:
@@ -92,11 +102,26 @@ class StateFolder:
                 f"they are in {aside}"
             )
 
-    def save(self, parameters: Parameters, texts: Mapping[str, str]) -> str:
-        """Keep the parameters; return a sentence why they could not be kept, or nothing.
+    def save(self, parameters: Parameters, texts: Mapping[str, str]) -> None:
+        """Keep the parameters; where that fails `problem` says why, and `save_again` may help.
 
         `texts` are kept beside them, by file name; an empty one is taken away.
         """
+        with self._saving:
+            self._waiting = (parameters, texts)
+            self._save()
+
+    def save_again(self) -> None:
+        """Try again to keep what could not be kept, now and then; else do nothing."""
+        if self._waiting and time.monotonic() > self._tried + RETRY:
+            with self._saving:
+                self._save()
+
+    def _save(self) -> None:
+        if self._waiting is None:
+            return
+        parameters, texts = self._waiting
+        self._tried = time.monotonic()
         try:
             save_yaml(parameters, self.parameters_file)
             for name, text in texts.items():
@@ -105,8 +130,12 @@ class StateFolder:
                 else:
                     (self.path / name).unlink(missing_ok=True)
         except OSError as error:
-            return f"parameters cannot be kept for the next start: {error}"
-        return ""
+            self.problem = (
+                f"parameters cannot be kept for the next start in {self.path} "
+                f"({error.strerror}); it is tried again"
+            )
+        else:
+            self._waiting, self.problem = None, ""
 
     def close(self) -> None:
         """Let another process have the folder."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 STOP_TIME = 20.0
 """Seconds that a program has to end by itself before it is killed."""
+LAST_BYTES = 4096
+"""Bytes at the end of a log in which its last line is looked for."""
 
 
 class ProcessError(OSError):
@@ -26,28 +28,54 @@ class Process:
     command
         The program and its arguments.
     log
-        File that takes all it prints.
+        File that takes all it prints; begun anew.
     environment
         Variables set for it beside ours.
+    folder
+        Where it runs; None: where we do.
+
+    Raises
+    ------
+    ProcessError
+        If it cannot be run.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], log: Path, environment: Mapping[str, str]
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        environment: Mapping[str, str],
+        folder: Path | None = None,
     ) -> None:
-        self.name, self.log = name, log
+        self.name, self.command, self.log = name, command, log
+        self._environment, self._folder = environment, folder
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
+        log.write_bytes(b"")
+        self.start()
+
+    def start(self) -> None:
+        """Run it, for the first time or again; the log goes on.
+
+        Raises
+        ------
+        ProcessError
+            If it cannot be run.
+        """
+        with self.log.open("ab") as output:
+            self._log_before = output.tell()
             try:
                 self._popen = subprocess.Popen(
-                    command,
+                    self.command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment},
+                    env={**os.environ, **self._environment},
+                    cwd=self._folder,
                     start_new_session=True,
                 )
             except OSError as error:
-                raise ProcessError(f"{command[0]} cannot be run: {error.strerror}") from None
+                raise ProcessError(f"{self.command[0]} cannot be run: {error.strerror}") from None
 
     @property
     def pid(self) -> int:
@@ -60,9 +88,15 @@ class Process:
         code = self._popen.poll()
         if code is None:
             return ""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"{self.name} ended with {code}: {last:.300} (log: {self.log})"
+        return f"{self.name} ended with {code}: {self._last_line():.300} (log: {self.log})"
+
+    def _last_line(self) -> str:
+        """Return what it said last since it was started."""
+        with self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_before, size - LAST_BYTES))
+            lines = log.read().decode("utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
     def wait_until(self, answers: Callable[[], bool], seconds: float) -> None:
         """Wait until it answers.

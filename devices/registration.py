@@ -72,7 +72,7 @@ def read_config(path: Path, values: Mapping[str, str]) -> list[Server]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     servers = []
     for name, instances in _members(content, "servers", path):

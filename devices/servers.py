@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
+import os
 import sys
 
 import tango
 import tango.server
 
 from . import notify
+from .listening import listening_options, tell_where
+from .memory import keep_for_frames
+
+ANSWER_TIME = "5000"
+"""Milliseconds in which a client must take an answer, else it is hung up on.
+
+Tango keeps an attribute locked until its value is sent: a suspended client that
+reads images would hold up everybody else who does, and them the device.
+"""
 
 
 def pilatus_accumulator() -> None:
@@ -61,15 +72,34 @@ def serve(name: str, *classes: type[tango.server.Device]) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    keep_for_frames()
+    os.environ.setdefault("ORBserverCallTimeOutPeriod", ANSWER_TIME)
+    faulthandler.enable()  # a crash, or systemd's watchdog, shows in the log where it struck
     try:
         refuse_second(name, sys.argv[1:])
-        tango.server.run(
-            classes, [name, *sys.argv[1:]], post_init_callback=notify.ready, raises=True
-        )
+        arguments = [name, *sys.argv[1:], *listening_options(sys.argv[1:])]
+        tango.server.run(classes, arguments, post_init_callback=_ready, raises=True)
     except tango.DevFailed as error:
         sys.exit(f"{name}: {error.args[0].desc}")
+    except ValueError as error:
+        sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _ready() -> None:
+    notify.ready()
+    host = ""
+    if _asks_database(sys.argv[1:]):
+        with contextlib.suppress(tango.DevFailed):  # it may go away at any time
+            host = tango.Database().get_db_host()
+    tell_where(host)
+
+
+def _asks_database(arguments: list[str]) -> bool:
+    """Tell whether a server's devices are those that a Tango database knows."""
+    options = {word.lstrip("-").partition("=")[0] for word in arguments if word.startswith("-")}
+    return not options & {"nodb", "file"}
 
 
 def refuse_second(name: str, arguments: list[str]) -> None:
@@ -78,7 +108,7 @@ def refuse_second(name: str, arguments: list[str]) -> None:
     Devices that no database knows of are guarded by the lock on their folder.
     """
     instance = next((word for word in arguments if not word.startswith("-")), "")
-    if not instance or "-nodb" in arguments or any(word.startswith("-file") for word in arguments):
+    if not instance or not _asks_database(arguments):
         return
     with contextlib.suppress(tango.DevFailed):  # Tango itself says what is wrong with a database
         admin = f"dserver/{name}/{instance}"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import tango
 from tango import DevState, GreenMode
 from tango.server import Device, DeviceMeta
 
 from .condition import INITIALISING
+from .notify import watchdog
 from .pushing import pusher, same
 from .served import Events, Served
+
+log = logging.getLogger(__name__)
 
 
 class ServingMeta(DeviceMeta):
@@ -36,6 +41,9 @@ class ServingDevice(Device, metaclass=ServingMeta):
 
     green_mode = GreenMode.Synchronous
     served: ClassVar[Mapping[str, Served[Any]]] = {}
+    properties_problem = ""
+    """Why the properties are not those of the database, in one sentence."""
+    _properties_known = False
 
     @abstractmethod
     def snapshot(self, outputs: Collection[str]) -> Any:
@@ -60,14 +68,31 @@ class ServingDevice(Device, metaclass=ServingMeta):
             self.set_change_event(name, True, False)
             self.set_archive_event(name, True, False)
 
+    def get_device_properties(self, ds_class: Any = None) -> None:
+        """Read the properties; Init while the database is away keeps those that are known."""
+        self.properties_problem = ""
+        try:
+            super().get_device_properties(ds_class)
+        except tango.DevFailed as error:
+            if not self._properties_known:
+                raise
+            self.properties_problem = (
+                "the Tango database did not answer at Init: properties are as they were before; "
+                "Init again when it is back"
+            )
+            log.warning("%s: %s", self.get_name(), error.args[0].desc)
+        self._properties_known = True
+
     def begin_to_serve(self) -> None:
         """Begin to push events."""
         self.latched = self.snapshot(())
         self.show_written()
         pusher.add(self)
+        watchdog.watch(self)
 
     def delete_device(self) -> None:
         """Push no more."""
+        watchdog.leave(self)
         pusher.remove(self)
         super().delete_device()
 

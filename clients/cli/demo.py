@@ -11,7 +11,7 @@ import tango
 from rich.console import Console
 
 from ... import __file__ as package
-from ...devices.database import System, running
+from ...devices.system import System, running
 from .console import ledger_line, stderr
 from .demo_parts import PARTS, TRUTH
 from .powder import write_powder
@@ -85,7 +85,7 @@ def run_demo(directory: Path, data: Path | None, simulated: bool) -> int:
 def _measure(console: Console, folder: Path, recording: str) -> list[Reading]:
     """Run the devices; return what each one's ledger was at the end."""
     values = {"SOURCE": recording, "TRUTH": quote(str(folder.resolve() / TRUTH))}
-    with running(config_path("demo"), folder, values, tango_host="") as system:
+    with running(config_path("demo"), folder, values) as system:
         proxies = {name: system.proxy(name) for name in system.devices}
         for proxy in proxies.values():
             proxy.set_timeout_millis(TIMEOUT)

@@ -16,6 +16,9 @@ import typer
 
 from ... import __version__
 from . import completion
+from .serve import serve
+from .status import status
+from .systemd import systemd
 
 app = typer.Typer(
     name="ronda",
@@ -217,19 +220,30 @@ def up(
     directory: Annotated[
         Path, typer.Option(help="Where the database, states and logs are kept.", file_okay=False)
     ] = Path("ronda-state"),
-    tango_host: Annotated[
+    database: Annotated[
         str,
         typer.Option(
-            metavar="HOST:PORT",
+            metavar="DATABASE",
             envvar="TANGO_HOST",
-            help="An existing Tango database; empty: one of our own is started.",
+            help="The Tango database: [bold]embedded[/bold], in one file; [bold]mariadb[/bold], "
+            "as Debian packages it; or [bold]HOST:PORT[/bold] of one that runs already. "
+            "The first two are started here, and know at the next start what was registered.",
         ),
-    ] = "",
+    ] = "embedded",
 ) -> None:
-    """Start a Tango database and one process for each device, until Ctrl-C."""
+    """Start one process for each device, with a Tango database, until Ctrl-C.
+
+    What ends by itself is started again. The file tango-host in the directory
+    names the database while it runs.
+    """
     from .up import keep_up
 
-    raise typer.Exit(keep_up(config, directory, tango_host))
+    raise typer.Exit(keep_up(config, directory, database))
+
+
+app.command(epilog="Example: ronda status; ronda status --json")(status)
+app.command(epilog="Example: ronda systemd femtomax --output units")(systemd)
+app.command(epilog="Example: ronda serve PilatusAccumulator/femtomax")(serve)
 
 
 @app.command(epilog="Example: ronda demo --directory demo-output")

@@ -113,7 +113,9 @@ def run_stage(job: Job) -> int:
     writer = NexusWriter(output_file=job.output, overwrite=job.force)
     runner = Runner(job.stage_class(), parameters, [writer], job.workers)
     chosen = difference(job.stage_class.Parameters().to_json(), parameters.to_json())
-    runner.history.add(f"{psutil.Process().username()}@localhost", f"ronda run: {chosen or 'the defaults'}")
+    runner.history.add(
+        f"{psutil.Process().username()}@localhost", f"ronda run: {chosen or 'the defaults'}"
+    )
     failure, interrupted, begin = None, False, time.monotonic()
     console = stderr()
     try:
