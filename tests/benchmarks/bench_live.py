@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import tango
 from ronda.core.simulation import simulate_powder
-from ronda.devices.database import running
+from ronda.devices.system import running
 from tango import DevState
 
 CLIENTS, POLLING_RATE, SECONDS = 5, 100.0, 8.0
@@ -69,9 +69,8 @@ def main() -> None:
         source = Path(folder) / "powder.h5"
         with h5py.File(source, "w") as file:
             file["data"] = simulate_powder(frames=30).frames
-        with running(
-            CONFIG, Path(folder) / "out", {"SOURCE": f"hdf5:{source}", "TRUTH": ""}, ""
-        ) as system:
+        values = {"SOURCE": f"hdf5:{source}", "TRUTH": ""}
+        with running(CONFIG, Path(folder) / "out", values) as system:
             simulator = system.proxy("demo/detector/pilatus")
             pilatus = system.proxy("demo/reduction/pilatus")
             simulator.filename = ""

@@ -66,7 +66,8 @@ def ronda(tmp_path: Path) -> Iterator[Callable[..., Ronda]]:
     started: list[Ronda] = []
 
     def start(*arguments: object, tango_host: str = "") -> Ronda:
-        started.append(Ronda(tmp_path / "said", arguments, tango_host))
+        log = tmp_path / f"said-{len(started)}"
+        started.append(Ronda(log, arguments, tango_host))
         return started[-1]
 
     yield start
@@ -119,16 +120,70 @@ def test_up_uses_the_database_that_tango_host_names(
         database.stop()
 
 
-def test_a_server_that_ends_is_named(
+def test_what_ends_by_itself_is_told_and_stays_away(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    up = ronda("up", config, "--directory", tmp_path)
+    host = up.wait_until_it_says(r"TANGO_HOST=(\S+)")
+    up.wait_until_it_says(rf"({DEVICE} STANDBY)")
+    killed = up.children.copy()
+    for child in killed:
+        child.kill()
+    up.wait_until_it_says(r"(DetectorSimulator/t ended with -9: .*; it is started again in 1 s)")
+    up.wait_until_it_says(r"(the Tango database ended with -9: .*; it is started again in 1 s)")
+
+    def answers() -> bool:
+        try:
+            return bool(tango.DeviceProxy(f"tango://{host}/{DEVICE}").ping())
+        except tango.DevFailed:
+            return False
+
+    wait_for(answers)
+    up.children.update(up.process.children(recursive=True))
+    assert len(up.children - killed) >= 2
+    assert up.interrupt() == 0
+    assert up.said.endswith("everything has stopped\n")
+
+
+def test_a_program_that_never_starts_again_keeps_ctrl_c_from_ending_the_rest(
     ronda: Callable[..., Ronda], config: Path, tmp_path: Path
 ) -> None:
     up = ronda("up", config, "--directory", tmp_path)
     up.wait_until_it_says(rf"({DEVICE} STANDBY)")
-    server = next(child for child in up.children if "DetectorSimulator" in child.cmdline()[1])
-    server.kill()
-    up.wait_until_it_says(r"(DetectorSimulator/t ended with -9)")
-    up.wait_until_it_says(rf"({DEVICE} UNKNOWN)")
+    (tmp_path / "tango.db").rename(tmp_path / "tango.db.aside")
+    (tmp_path / "tango.db").mkdir()  # the database cannot start any more
+    for child in up.children:
+        child.kill()
+    up.wait_until_it_says(r"(the Tango database ended with \d.*; it is started again in 2 s)")
+    up.wait_until_it_says(r"(DetectorSimulator/t ended with \d.*; it is started again in 2 s)")
     assert up.interrupt() == 0
+    assert up.said.endswith("everything has stopped\n")
+
+
+def test_the_file_that_names_the_database_is_wrong_or_stays(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "directory"
+    up = ronda("up", config, "--directory", directory)
+    host = up.wait_until_it_says(r"TANGO_HOST=(\S+)")
+    assert (directory / "tango-host").read_text() == f"{host}\n"
+    second = ronda("up", config, "--directory", directory)
+    assert second.process.wait(60) == 2
+    assert second.said.endswith(
+        f"ronda: another ronda up runs in {directory}: stop it, or give another --directory\n"
+    )
+    assert up.interrupt() == 0
+    assert not (directory / "tango-host").exists()
+
+
+def test_a_database_that_does_not_answer_is_no_sentence(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path, free_port: int
+) -> None:
+    host = f"127.0.0.1:{free_port}"
+    up = ronda("up", config, "--directory", tmp_path, tango_host=host)
+    assert up.process.wait(60) == 2
+    assert f"ronda: no Tango database answers at {host}: start it, or give" in up.said
+    assert "Traceback" not in up.said
 
 
 @pytest.mark.timeout(400)  # it takes half a minute where nothing else runs

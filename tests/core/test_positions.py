@@ -204,10 +204,11 @@ def test_a_record_without_a_beginning_joins_the_scan_before() -> None:
 
 def test_a_new_scan_leaves_the_old_one_open() -> None:
     books = ScanBooks()
+    before = new_run_id()
     first = books.add(ScanStart(5, ()))
     assert first.ended is None
     books.add(ScanStart(6, ()))
-    assert first.ended == pytest.approx(time.time(), abs=60)
+    assert before < first.ended < new_run_id()
 
 
 def test_an_end_without_a_scan_fails() -> None:
@@ -222,3 +223,19 @@ def test_books_grow_without_bound() -> None:
         assert books.scan_for(series(serial)) is not None
     assert books.scan_for(series(0)) is None
     assert len(books._scans) == len(books._chosen) == books.KEEP
+
+
+def test_a_scan_claims_what_comes_after_it_when_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    books = ScanBooks()
+    books.add(ScanStart(None, ("motor",)))
+    books.add(record(0))
+    during = Series(new_run_id())
+    assert books.scan_for(during) is not None
+    books.add(ScanEnd())
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: an_hour_ago)
+    after = Series(new_run_id())
+    assert during.run_id < after.run_id
+    assert books.scan_for(after) is None

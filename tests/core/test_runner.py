@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from ronda.core.frame import (
+    Away,
     BadFrame,
     Frame,
     Lost,
@@ -391,6 +393,21 @@ def test_a_lost_source_is_opened_again() -> None:
     assert runner.health.source_lost == ""
 
 
+def test_a_sender_that_is_away_is_not_told_or_not_forgotten() -> None:
+    series = a_series()
+    told: list[str] = []
+
+    def look() -> None:
+        told.append(runner.health.source_lost)
+
+    runner = Runner(SumStage())
+    events = (SeriesStart(series), Away("cable out"), look, Away(""), look, Away("again"))
+    runner.start(lambda: ListSource(*events, *frames(series, [0]), look))
+    runner.wait()
+    assert told == ["cable out", "", ""]
+    assert runner.ledger.counts.reduced == 1
+
+
 def test_an_unreadable_file_is_a_failure_and_what_came_before_is_reduced() -> None:
     series = a_series()
 
@@ -424,6 +441,33 @@ def test_latency_says_where_its_stamp_is_from() -> None:
     results = run(SeriesStart(series), stamped).results
     assert results.latency_from == "detector"
     assert results.latency > 99
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+def test_a_detector_s_clock_that_is_an_hour_off_makes_a_latency_of_an_hour(ahead: float) -> None:
+    series, done = a_series(), threading.Event()
+    [frame] = frames(series, [0])
+    stamped = Frame(series, 0, frame.data, timestamp=frame.received + ahead)
+    runner = Runner(SumStage())
+    runner.start(lambda: LiveListSource(SeriesStart(series), stamped, done.set))
+    assert done.wait(10)
+    runner.stop()
+    assert runner.results.latency_from == "receipt"
+    assert 0 <= runner.results.latency < 60
+    assert runner.results.timestamp == stamped.timestamp
+    [note] = [note for note in runner.health.notes if "clock" in note]
+    assert ("3600 s ahead of" if ahead > 0 else "3600 s behind") in note
+
+
+def test_latency_takes_part_in_a_step_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = a_series()
+    [frame] = frames(series, [0])
+    stamped = Frame(series, 0, frame.data, timestamp=frame.received - 2)
+    now = time.time()
+    for step in (3600.0, -3600.0):
+        monkeypatch.setattr(time, "time", lambda step=step: now + step)
+        for one, least in ((frame, 0), (stamped, 2)):
+            assert least <= run(SeriesStart(series), one).results.latency < least + 60
 
 
 def test_values_latched_together_belong_to_one_frame() -> None:

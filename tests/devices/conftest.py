@@ -79,11 +79,14 @@ class Servers:
         self._database, self._directory = database, directory
         self._started: list[Served] = []
 
-    def start(self, class_name: str, name: str = "", **properties: str) -> Served:
+    def start(
+        self, class_name: str, name: str = "", program: Path | None = None, **properties: str
+    ) -> Served:
         """Start a device in a server of its own, and wait until it is ready.
 
         `start("GalleryDevice", SourceUrl=...)` starts one of the tests' devices
-        or of Ronda's; the same `name` again starts it anew.
+        or of Ronda's; the same `name` again starts it anew. A class of another
+        `program` is one in that Python file.
         """
         name = name or f"test/{class_name.lower()}/{next(NUMBERS)}"
         instance = name.replace("/", "_")
@@ -94,7 +97,7 @@ class Servers:
         register(open_database(host), server, overwrite=True)
         log = self._directory / f"{instance}-{len(self._started)}.log"
         endpoint = ("-ORBendPoint", f"giop:tcp:{LOOPBACK}:0")
-        command = [*_program(class_name), instance, *endpoint]
+        command = [*_program(class_name, program), instance, *endpoint]
         process = Process(class_name, command, log, {"TANGO_HOST": host})
         device = Served(f"tango://{host}/{name}", None, process)
         self._started.append(device)
@@ -149,11 +152,15 @@ def start_shared(
     assert not errors, errors
 
 
-def _program(class_name: str) -> list[str | Path]:
-    """Return the program of a server: Ronda's own, or one of the tests'."""
+def _program(class_name: str, file: Path | None) -> list[str | Path]:
+    """Return the program of a server: Ronda's own, one of the tests', or a file."""
+    if file:
+        return [sys.executable, file]
     modules = {
         "Andor3": "andor",
+        "Follower": "followers",
         "GalleryDevice": "gallery",
+        "SlowDevice": "slow",
         "ToyDevice": "toy_device",
         "TrustedDevice": "test_raw_saving",
     }

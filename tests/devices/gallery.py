@@ -59,7 +59,7 @@ class GalleryStage(Stage[GalleryParameters, float]):
     outputs = (
         Output("newest", Kind.SCALAR, unit="keV", doc="First pixel of the newest frame."),
         Output("total", Kind.SCALAR, np.int64, doc="Sum of all."),
-        Output("history", Kind.SPECTRUM, np.int32, doc="Numbers of the frames."),
+        Output("recent", Kind.SPECTRUM, np.int32, doc="Numbers of the frames."),
         Output("image", Kind.IMAGE, np.uint16, doc="Newest frame.", axes=PIXELS),
         Output("preview", Kind.IMAGE, np.float32, doc="Newest frame, small.", axes=PIXELS),
         Output("says", Kind.TEXT, doc="A text."),
@@ -107,7 +107,7 @@ class GalleryStage(Stage[GalleryParameters, float]):
             return "nothing" if self.image is None else "something"
         if name == "preview":
             return self.image
-        return np.array(self.history) if name == "history" else getattr(self, name)
+        return np.array(self.history) if name == "recent" else getattr(self, name)
 
     def status(self) -> list[str]:
         return ["the gallery is open"]

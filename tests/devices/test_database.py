@@ -8,19 +8,21 @@ import socket
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import ronda.config
 import tango
 from dsconfig.formatting import SCHEMA_FILENAME
 from jsonschema import validate
 from ronda.devices.classes import CLASSES
-from ronda.devices.database import EmbeddedDatabase, open_database, running
+from ronda.devices.database import EmbeddedDatabase, free_port, open_database, reserve_port
 from ronda.devices.process import Process, ProcessError
 from ronda.devices.registration import ConfigError, placeholders, read_config
-from ronda.tests.devices.conftest import StartDevice
+from ronda.devices.system import running, start_database
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
+DATABASE = "sys/database/2"
 SHIPPED = sorted(Path(ronda.config.__path__[0]).glob("*.json"))
 
 
@@ -47,7 +49,7 @@ def alive(pid: int) -> bool:
 
 def test_a_system_runs_while_its_context_lasts_and_nothing_is_left(tmp_path: Path) -> None:
     config = set_up(tmp_path / "config.json")
-    with running(config, tmp_path / "run", tango_host="") as system:
+    with running(config, tmp_path / "run") as system:
         proxy = system.proxy("test/detector/1")
         assert system.devices == ["test/detector/1"]
         assert proxy.state() == DevState.STANDBY
@@ -63,11 +65,65 @@ def test_a_system_runs_while_its_context_lasts_and_nothing_is_left(tmp_path: Pat
 
 def test_a_server_that_dies_is_named_and_the_others_are_still_stopped(tmp_path: Path) -> None:
     config = set_up(tmp_path / "config.json")
-    with running(config, tmp_path, tango_host="") as system:
+    with running(config, tmp_path) as system:
         pid = open_database(system.tango_host).get_device_info("test/detector/1").pid
         os.kill(pid, 9)
         wait_for(lambda: system.ended)
         assert "DetectorSimulator/test ended with -9" in system.ended[0]
+
+
+def test_what_ends_by_itself_stays_away(tmp_path: Path) -> None:
+    with running(set_up(tmp_path / "config.json"), tmp_path) as system:
+
+        def pids() -> list[int]:
+            client = open_database(system.tango_host)
+            return [client.get_device_info(name).pid for name in ("test/detector/1", DATABASE)]
+
+        killed = pids()
+        for pid in killed:
+            os.kill(pid, 9)
+        said: list[str] = []
+
+        def healed() -> bool:
+            said.extend(system.supervise())
+            try:
+                system.proxy("test/detector/1").ping()
+                return not set(pids()) & set(killed)
+            except tango.DevFailed:
+                return False
+
+        wait_for(healed)
+        assert any("the Tango database ended with -9: Ready to accept" in one for one in said)
+        assert any("DetectorSimulator/test ended with -9" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        ("sqlite", "there is no database sqlite: give embedded, mariadb, or HOST:PORT"),
+        ("one:1,two:2", "there is no database one:1,two:2"),
+        ("", "there is no database : give"),
+        ("127.0.0.1:{port}", r"no Tango database answers at 127.0.0.1:\d+: start it, or give"),
+    ],
+)
+def test_a_database_that_cannot_be_used_ends_in_a_trace_of_calls(
+    tmp_path: Path, database: str, said: str
+) -> None:
+    with pytest.raises(ProcessError, match=said):
+        start_database(database.format(port=free_port()), tmp_path)
+
+
+def test_somebody_else_is_given_the_port_of_a_database_that_is_being_started_again() -> None:
+    with reserve_port() as reserved, socket.socket() as other:
+        address = reserved.getsockname()
+        with pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with socket.socket() as program:
+            program.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            program.bind(address)
+            program.listen()
+            with pytest.raises(OSError, match="in use"):
+                reserve_port(address[1])
 
 
 def test_in_an_existing_database_known_devices_keep_their_properties(
@@ -76,7 +132,7 @@ def test_in_an_existing_database_known_devices_keep_their_properties(
     config = set_up(tmp_path / "config.json", "test/existing/1")
     known = {"PublishUrl": ["stins+tcp://127.0.0.1:0"]}
     for expected in (None, known["PublishUrl"]):
-        with running(config, tmp_path, tango_host=database.tango_host) as system:
+        with running(config, tmp_path, database=database.tango_host) as system:
             assert system.tango_host == database.tango_host
             proxy = system.proxy("test/existing/1")
             assert expected is None or proxy.get_property("PublishUrl")["PublishUrl"] == expected
@@ -86,15 +142,13 @@ def test_in_an_existing_database_known_devices_keep_their_properties(
 
 def test_a_server_that_is_not_installed_leaves_nothing_behind(tmp_path: Path) -> None:
     config = set_up(tmp_path / "config.json", server="Nonsense")
+    before = set(psutil.Process().children())
     with (
         pytest.raises(ProcessError, match=r"there is no program .*Nonsense"),
-        running(config, tmp_path, tango_host=""),
+        running(config, tmp_path),
     ):
         pass
-    log = (tmp_path / "log" / "database.log").read_text()
-    port = int(log.partition("port=")[2].partition(".")[0])
-    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
-        probe.connect(("127.0.0.1", port))
+    assert set(psutil.Process().children()) == before
 
 
 def test_a_server_that_does_not_start_is_told_with_the_last_it_said(tmp_path: Path) -> None:
@@ -154,16 +208,3 @@ def test_a_set_up_that_cannot_be_used_says_what_is_wrong(
     path.write_text(content)
     with pytest.raises(ConfigError, match=said):
         read_config(path, {"OUTPUT": "/out"})
-
-
-def test_systemd_is_told_when_the_devices_answer_and_that_they_live(
-    start_device: StartDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(str(tmp_path / "notify"))
-        notify.settimeout(30)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
-        start_device("DetectorSimulator", SourceUrl="x", PublishUrl="stins+tcp://127.0.0.1:0")
-        told = {notify.recv(100) for _ in range(3)}
-        assert told == {b"READY=1", b"WATCHDOG=1"}

@@ -20,7 +20,9 @@ ME = f"{psutil.Process().username()}@localhost"
 @pytest.fixture
 def pilatus(start_device: StartDevice, detector: Replay, tmp_path: Path) -> Served:
     """A device that reads the detector."""
-    return start_device("PilatusAccumulator", SourceUrl=f"stins+{detector.address}", OutputRoot=str(tmp_path))
+    return start_device(
+        "PilatusAccumulator", SourceUrl=f"stins+{detector.address}", OutputRoot=str(tmp_path)
+    )
 
 
 def said(device: Served) -> list[str]:

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from ronda.core.geometry import Geometry
 from ronda.core.sources.replay import FaultKind, Replay
-from ronda.devices.database import LOOPBACK, EmbeddedDatabase, System, free_port
+from ronda.devices.database import LOOPBACK, EmbeddedDatabase, free_port
 from ronda.devices.registration import Server
+from ronda.devices.system import System
 from ronda.tests.devices.conftest import Served, StartDevice, refusal
 from ronda.tests.waiting import wait_for
 from tango import DevState, EventType

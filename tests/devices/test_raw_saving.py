@@ -73,7 +73,7 @@ class Beamline:
         self.device.proxy.trusted = True
         self.device.proxy.save_raw = False
         self.device.proxy.Start()
-        wait_for(lambda: not self.save_raw)
+        wait_for(lambda: f"Raw frames are not saved by {self.camera.name}" in self.status)
 
     def trigger(self, frames: int = 1) -> None:
         """Take frames by software, and wait until they are reduced."""
@@ -199,9 +199,9 @@ def test_a_series_that_only_the_stream_knows_of_is_waited_for(
 
 
 def test_a_series_that_only_the_camera_knows_of_is_waited_for(
-    beamline: Beamline, free_port: int
+    beamline: Beamline, detector: Replay
 ) -> None:
-    beamline.device.set_up(SourceUrl=f"stins+tcp://127.0.0.1:{free_port}")
+    beamline.device.set_up(SourceUrl=f"stins+{detector.address}")
     beamline.camera.proxy.Live()
     beamline.device.proxy.trusted = True
     beamline.device.proxy.save_raw = False
@@ -378,10 +378,10 @@ def test_what_somebody_else_switches_on_stays_on(beamline: Beamline) -> None:
 
 
 def test_a_camera_that_is_not_there_is_waited_for(
-    start_device: StartDevice, free_port: int
+    start_device: StartDevice, detector: Replay
 ) -> None:
     name = "test/andor3/late"
-    source = f"stins+tcp://127.0.0.1:{free_port}"
+    source = f"stins+{detector.address}"
     device = start_device("TrustedDevice", SourceUrl=source, DetectorDevice=name)
     wait_for(lambda: f"{name} saves raw frames is not known" in device.proxy.status())
     device.proxy.trusted = True
@@ -395,15 +395,19 @@ def test_a_camera_that_is_not_there_is_waited_for(
     assert beamline.writes == ["True ON"]
 
 
-def test_a_camera_that_is_started_again_is_switched_off_again(
+def test_a_camera_that_is_started_again_is_switched_off_again_once_that_is_acknowledged(
     start_device: StartDevice, free_port: int
 ) -> None:
     beamline = start_two(start_device, free_port)
     beamline.switch_off()
     beamline.camera.process.kill()
     wait_for(lambda: "is not known" in beamline.status)
-    assert beamline.device.state == DevState.RUNNING
+    beamline.device.wait_for_state(DevState.UNKNOWN)  # its stream is gone, too
+    wait_for(lambda: "cannot be switched on again" in beamline.status)
     beamline.camera = start_device("Andor3", beamline.camera.name)
+    beamline.device.wait_for_state(DevState.ALARM)
+    assert beamline.writes == []
+    beamline.device.proxy.Reset()
     wait_for(lambda: beamline.writes == ["False ON"])
     wait_for(lambda: "not known" not in beamline.status)
     assert beamline.device.state == DevState.RUNNING

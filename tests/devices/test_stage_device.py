@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -44,12 +45,12 @@ def test_values_read_together_belong_to_one_frame(busy: Served) -> None:
     proxy = busy.proxy
     runs, torn = set(), 0
     for pair in range(4000):
-        names = ["frame_id", "history", "newest", "run_id"]
+        names = ["frame_id", "recent", "newest", "run_id"]
         if pair % 2:
             names.reverse()
         values = {one.name: one.value for one in proxy.read_attributes(names)}
         torn += values["newest"] != values["frame_id"] + 1
-        torn += values["history"][-1] != values["frame_id"]
+        torn += values["recent"][-1] != values["frame_id"]
         runs.add((values["run_id"], values["frame_id"]))
     assert torn == 0
     assert len(runs) > 100
@@ -71,7 +72,7 @@ def test_five_clients_at_100_hertz_lose_no_frame(busy: Served, endless_detector:
         with tango.EnsureOmniThread():
             proxy = tango.DeviceProxy(busy.trl)
             while not enough.wait(0.01):
-                proxy.read_attributes(["frame_id", "newest", "history", "image"])
+                proxy.read_attributes(["frame_id", "newest", "recent", "image"])
                 reads[client] += 1
 
     clients = [threading.Thread(target=poll, args=(client,)) for client in range(5)]
@@ -87,8 +88,8 @@ def test_five_clients_at_100_hertz_lose_no_frame(busy: Served, endless_detector:
     assert busy.state == DevState.RUNNING
 
 
-def test_state_is_running_before_start_returns(idle: Served, free_port: int) -> None:
-    idle.set_up(SourceUrl=f"stins+tcp://127.0.0.1:{free_port}")
+def test_state_is_running_before_start_returns(idle: Served, detector: Replay) -> None:
+    idle.set_up(SourceUrl=f"stins+{detector.address}")
     for _ in range(10):
         idle.proxy.Start()
         assert idle.state == DevState.RUNNING
@@ -166,6 +167,32 @@ def test_a_start_without_a_source_says_what_to_set(idle: Served) -> None:
     assert "SourceUrl is not set" in refusal(idle.proxy.Start)
     assert "set SourceUrl" in idle.proxy.status()
     assert idle.state == DevState.STANDBY
+
+
+def test_where_frames_come_from_and_go_to_is_shown_with_the_time_of_the_newest(
+    idle: Served, detector: Replay, frames_file: Path, tmp_path: Path
+) -> None:
+    source = f"stins+{detector.address}"
+    idle.set_up(SourceUrl=source, OutputRoot=str(tmp_path))
+    proxy, begin = idle.proxy, time.time()
+    proxy.Start()
+    assert (proxy.source_url, proxy.last_message_time) == (source, 0.0)
+    assert (proxy.in_series, proxy.file, proxy.file_time) == (False, "", 0.0)
+    detector.inject(Fault(FaultKind.STALL, 19, 600))
+    detector.start(f"hdf5:{frames_file}")
+    idle.wait_until_reduced(19)
+    wait_for(lambda: proxy.file_time >= begin)
+    assert begin <= proxy.last_message_time <= time.time()
+    assert proxy.in_series
+    assert not proxy.file_complete
+    assert Path(proxy.file).parent == tmp_path
+    assert Path(proxy.file).exists()
+    before = proxy.last_message_time
+    detector.stop()
+    wait_for(lambda: proxy.file_complete and not proxy.in_series)
+    assert proxy.last_message_time > before  # the end of the series is a message too
+    proxy.put_property({"SourceUrl": ["hdf5:other"]})
+    assert proxy.source_url == source
 
 
 def test_a_rejected_frame_is_an_alarm_and_the_next_one_works(
@@ -318,7 +345,7 @@ def test_events_follow_what_is_read_and_sigterm_ends_them_cleanly(
     change, archive = tango.EventType.CHANGE_EVENT, tango.EventType.ARCHIVE_EVENT
     subscribed = [
         gallery.proxy.subscribe_event(name, change, take)
-        for name in ("newest", "State", "gain", "history", "preview", "lines", "boxes", "says")
+        for name in ("newest", "State", "gain", "recent", "preview", "lines", "boxes", "says")
     ]
     subscribed.append(gallery.proxy.subscribe_event("total", archive, take))
     gallery.proxy.gain = 2.0
@@ -333,7 +360,7 @@ def test_events_follow_what_is_read_and_sigterm_ends_them_cleanly(
 
     wait_for(lambda: last("newest") == 40.0 and last("total") == gallery.proxy.total)
     wait_for(lambda: last("state") == DevState.RUNNING and last("gain") == 2.0)
-    wait_for(lambda: len(heard["history"][-1]) == 20 and last("says") == "something")
+    wait_for(lambda: len(heard["recent"][-1]) == 20 and last("says") == "something")
     wait_for(lambda: heard["preview"][-1].shape == (6, 5) and last("lines") == ("20 frames",))
     assert last("boxes") == gallery.proxy.boxes
     gallery.proxy.Stop()

@@ -25,5 +25,14 @@ def test_events_of_an_image_are_a_source_for_the_next_device(
     first.process.kill()
     second.wait_for_state(DevState.UNKNOWN)
     assert "source lost" in second.proxy.status()
+    before, run_id = second.ledger(), second.proxy.run_id
+    again = start_device("GalleryDevice", first.name, SourceUrl=f"stins+{detector.address}")
+    again.proxy.Start()
+    detector.wait()
+    detector.start(f"hdf5:{frames_file}", filename="")
+    second.wait_until_reduced(before["reduced"] + 3)
+    assert second.state == DevState.RUNNING
+    assert second.proxy.run_id > run_id
+    assert second.ledger()["rejected"] == 0
     second.proxy.Stop()
     second.wait_for_state(DevState.STANDBY)

@@ -57,6 +57,37 @@ def test_a_zyla_is_not_the_one_of_its_options() -> None:
     np.testing.assert_array_equal(frames, simulate_zyla(3, (70, 90), 500, 2, 0.3, 4).frames)
 
 
+def test_frames_that_come_again_are_others_or_take_more_memory() -> None:
+    url = f"simulated:zyla?frames=3&repeats=4&{SMALL}"
+    frames = read(url)
+    assert len(frames) == 12
+    np.testing.assert_array_equal(
+        frames.reshape(4, 3, 70, 90), np.broadcast_to(frames[:3], (4, 3, 70, 90))
+    )
+    made = [event for event in open_source(url).events() if isinstance(event, Frame)]
+    assert len({id(frame.payload) for frame in made}) == 3
+
+
+def test_frames_that_come_again_are_simulated_anew_for_every_series(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+
+    def opening(url: str) -> Any:
+        opened.append(url)
+        return open_source(url)
+
+    monkeypatch.setattr("ronda.core.sources.replay.POOL_BYTES", 4 * 70 * 90 * 2)
+    monkeypatch.setattr("ronda.core.sources.replay.open_source", opening)
+    detector = Replay("stins+tcp://127.0.0.1:0?socket=pub")
+    detector.rate = 100_000.0
+    detector.start(f"simulated:zyla?frames=3&repeats=4&{SMALL}", series=5)
+    assert detector.wait(30), detector.problem
+    detector.close()
+    assert detector.sent.images == 5 * 12
+    assert len(opened) == 2, "to look at it, and to read it once"
+
+
 def test_a_pilatus_is_not_the_one_of_its_options() -> None:
     frames = read(f"simulated:pilatus?frames=3&seed=4&{SMALL}")
     np.testing.assert_array_equal(frames, simulate_powder(3, (70, 90), seed=4).frames)

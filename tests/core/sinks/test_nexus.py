@@ -49,8 +49,8 @@ def whole(drive: Any, toy_stage: Any, tmp_path_factory: Any) -> Path:
     series.finish(**{"rois/slot_00/steps/x": [1.5, 2.5], "rois/again>": "rois/slot_00"})
     writer.close()
     assert writer.problem == ""
-    assert writer.path == visit / "process" / "scan-0001_pilatus_toy.h5"
-    return writer.path
+    assert writer.file == str(visit / "process" / "scan-0001_pilatus_toy.h5")
+    return Path(writer.file)
 
 
 class TestWholeSeries:
@@ -556,3 +556,60 @@ def test_the_newest_checkpoint_is_kept_and_no_image_pushes_it_or_a_row_out(
     assert rows_seen(reduced) == 11
     kept = load_checkpoint(tmp_path / "state")
     assert kept is not None and kept["number"] == 4
+
+
+def test_a_series_without_a_place_and_one_whose_writer_died_are_not_waited_for(
+    write: Write, drive: Any, raw: str, tmp_path: Path, wait_until: Until
+) -> None:
+    writer = write(data_root=tmp_path / "missing")
+    series = drive(writer, raw)
+    series.frames(3)
+    series.finish()
+    wait_until(lambda: not writer._ending)
+    writer = write()
+    series = drive(writer, raw)
+    series.frames(3)
+    wait_until(lambda: writer.file)
+    kill_writer(writer)
+    wait_until(lambda: "died" in writer.problem)
+    series.finish()
+    assert not writer._ending
+
+
+def test_what_is_over_is_forgotten_when_acknowledged_and_what_is_not_stays(
+    write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
+) -> None:
+    writer = write()
+    series = drive(writer, raw)
+    series.frames(3)
+    wait_until(lambda: rows_seen(reduced) == 3)
+    kill_writer(writer)
+    wait_until(lambda: "died" in writer.problem)
+    series.frames(1)
+    # the last row, and those whose writing was not confirmed when it died: all or none
+    wait_until(lambda: writer.rows_dropped in (1, 4))
+    writer.note("writer 7", "the disk is full")
+    writer.reset()
+    assert writer.problem == "the disk is full"
+    assert writer.rows_dropped
+
+
+def test_writer_that_is_stuck_at_the_end_does_not_hang_the_device(
+    write: Write,
+    drive: Any,
+    raw: str,
+    reduced: Path,
+    wait_until: Until,
+    rows_seen: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "CLOSE_SECONDS", 0.5)
+    writer = write()
+    series = drive(writer, raw)
+    series.frames(3)
+    wait_until(lambda: rows_seen(reduced) == 3)
+    assert writer.writer_pid
+    os.kill(writer.writer_pid, signal.SIGSTOP)
+    series.finish()
+    writer.close()
+    assert rows_seen(reduced) == 3

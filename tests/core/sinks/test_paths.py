@@ -122,6 +122,53 @@ def test_document_is_beside_the_series_or_in_the_default_folder(tmp_path: Path) 
         document_path("acc", None, Roots())
 
 
+@pytest.mark.parametrize("roots", ["data", "output", "both", "none"])
+def test_what_cannot_be_a_path_is_no_sentence(tmp_path: Path, roots: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    places = {
+        "data": Roots(data=tmp_path),
+        "output": Roots(output=tmp_path),
+        "both": Roots(tmp_path / "out", tmp_path),
+        "none": Roots(),
+    }
+    for name in ("/a" * 32_000, f"{tmp_path}/loop/raw/x.h5", "/" + "/".join(["é" * 100] * 40)):
+        try:
+            place(name, places[roots])
+        except PathError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+
+
+def test_a_loop_of_links_or_a_long_path_gets_a_place(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(PathError, match="cannot be followed"):
+        place(f"{tmp_path}/loop/raw/x.h5", Roots(data=tmp_path))
+    with pytest.raises(PathError, match="is longer than 3500 bytes"):
+        place("/a" * 32_000 + "/raw/x.h5", Roots(data=tmp_path))
+
+
+def test_a_name_of_64_kilobytes_is_cut(tmp_path: Path) -> None:
+    found = place("/" + "x" * 65_536, Roots(data=tmp_path))
+    assert found and len(os.fsencode(found.name)) == NAME_BYTES
+
+
+@pytest.mark.parametrize("stage_folder", ["process", "data"])
+def test_symbolic_link_of_any_depth_does_not_lead_out(tmp_path: Path, stage_folder: str) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "visit").mkdir(parents=True)
+    (outside / "s1").mkdir(parents=True)
+    (root / "visit" / "process").symlink_to(outside)
+    for name in (
+        f"{root}/visit/raw/s1/a.h5",
+        f"{root}/visit/{stage_folder}/raw/a.h5",
+        "visit/raw/a",
+    ):
+        try:
+            found = place(name, Roots(data=root))
+        except PathError:
+            continue
+        assert found and found.resolve().is_relative_to(root)
+
+
 PARTS = st.one_of(
     st.sampled_from(["..", ".", "raw", "", "a", "root", "~", "x" * 300, "é" * 200, "C:\\raw\\b"]),
     st.text(st.characters(exclude_characters="/"), max_size=20),

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import zmq
 from ronda.core.frame import Encoded, Frame, Lost, Series, SeriesEnd, SeriesStart, new_run_id
-from ronda.core.parameters import Parameters
+from ronda.core.images.photon_parameters import BalorParameters
 from ronda.core.sinks.publisher import HIGH_WATER, Publisher, PublishError
 from ronda.core.sources import open_source
 from ronda.core.stage import Forwarded, Settings
 from ronda.tests.waiting import wait_for
 
 IMAGE = np.arange(12, dtype=np.float32).reshape(3, 4)
-SETTINGS = Settings(0, Parameters())
+SETTINGS = Settings(0, BalorParameters())
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def publish() -> Iterator[Callable[..., Publisher]]:
     """Return a function that opens a publisher; all are closed at the end."""
     publishers: list[Publisher] = []
 
-    def opened(url: str = "stins+tcp://127.0.0.1:0?socket=push", **extra: Any) -> Publisher:
-        publishers.append(Publisher(url, extra))
+    def opened(url: str = "stins+tcp://127.0.0.1:0?socket=push") -> Publisher:
+        publishers.append(Publisher(url))
         return publishers[-1]
 
     yield opened
@@ -72,9 +72,7 @@ def test_the_next_device_gets_something_else(
 ) -> None:
     transport, kind = url.split("-")
     place = "127.0.0.1:0" if transport == "tcp" else f"{tmp_path}/p"
-    publisher = publish(
-        f"stins+{transport}://{place}?socket={kind}", name="clean", pixel_size=12e-6
-    )
+    publisher = publish(f"stins+{transport}://{place}?socket={kind}")
     reader = collect(open_source(reader_url(publisher)))
     wait_for_reader(publisher, reader)
     series = publish_series(publisher, 20)
@@ -84,9 +82,9 @@ def test_the_next_device_gets_something_else(
     assert [frame.frame_id for frame in frames] == list(range(20))
     np.testing.assert_array_equal(frames[7].data, IMAGE * 7)
     assert frames[7].timestamp == 1e9 + 7
-    assert frames[7].metadata == {"discard": 0, "name": "clean", "pixel_size": 12e-6}
+    assert frames[7].metadata == {"discard": 0}
     assert (started.detector, started.filename) == (series.detector, series.filename)
-    assert started.metadata["energy"] == 8
+    assert started.metadata == {"energy": 8, "detector": "balor", "pixel_size": 12e-6}
     numbers = [frame.message_number for frame in frames]
     assert np.all(np.diff(numbers) == 1)
     assert publisher.problem == ""
@@ -97,6 +95,30 @@ def test_without_a_reader_it_waits(publish: Any) -> None:
     publish_series(publisher, 50)
     assert (publisher.sent, publisher.dropped) == (0, 52)
     assert publisher.problem == ""
+
+
+def test_a_series_that_was_joined_late_goes_on_as_one_that_is_not_to_be_saved(
+    publish: Any, collect: Any
+) -> None:
+    publisher = publish()
+    reader = collect(open_source(reader_url(publisher)))
+    wait_for_reader(publisher, reader)
+    late = Series(new_run_id(), joined_late=True)
+    publisher.begin(late, Frame(late, 7, IMAGE), SETTINGS)
+    publisher.image(Frame(late, 7, IMAGE), Forwarded(IMAGE))
+    publisher.finish(late, {})
+    wait_for(lambda: len(reader.of(SeriesEnd)) == 2)
+    assert reader.of(SeriesStart)[-1].series.joined_late
+    assert not reader.of(Lost)
+
+
+def test_what_was_dropped_is_said_until_reset(publish: Any) -> None:
+    publisher = publish()
+    assert publisher.notes == ()
+    publish_series(publisher, 3)
+    assert publisher.notes[0].startswith("5 messages for the next device were dropped at stins+tcp")
+    publisher.reset()
+    assert (publisher.notes, publisher.dropped) == ((), 5)
 
 
 def test_drops_show_neither_here_nor_at_the_reader(publish: Any, collect: Any) -> None:

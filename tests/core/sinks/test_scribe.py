@@ -198,13 +198,16 @@ class TestCheckpoints:
         assert (found["sum"] == total).all()
         assert (found["frames"], found["series"]) == (7, ["a", "b"])
 
-    def test_state_directory_that_cannot_be_written_is_a_sentence(
+    def test_state_directory_that_cannot_be_written_is_a_sentence_until_it_can(
         self, write: Any, tmp_path: Path, wait_until: Callable[..., Any]
     ) -> None:
         (tmp_path / "state").write_text("in the way")
         writer = write(state_directory=tmp_path / "state")
         writer.checkpoint({"n": 1})
         wait_until(lambda: "checkpoint failed" in writer.problem)
+        (tmp_path / "state").unlink()
+        wait_until(lambda: writer.problem == "")
+        assert load_checkpoint(tmp_path / "state") == {"n": 1}
 
 
 class TestProcess:

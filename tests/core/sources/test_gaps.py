@@ -54,6 +54,30 @@ def test_a_restarted_sender_loses_millions(number: int) -> None:
     assert tracker.see(number + 1) == (Arrival.NEXT, 0)
 
 
+def test_a_sender_that_restarted_while_the_connection_broke_repeats_messages() -> None:
+    tracker = GapTracker()
+    see_all(tracker, list(range(100)))
+    tracker.interrupted()
+    assert see_all(tracker, [100, 101]) == ([Arrival.NEXT, Arrival.NEXT], 0)  # waited here
+    assert tracker.see(5) == (Arrival.FIRST, 0)
+    assert see_all(tracker, [6, 6]) == ([Arrival.NEXT, Arrival.DUPLICATE], 0)
+
+
+def test_a_break_lets_a_message_count_twice_for_ever() -> None:
+    tracker = GapTracker()
+    see_all(tracker, list(range(100)))
+    tracker.interrupted()
+    see_all(tracker, list(range(100, 100 + tracker.UNSURE)))
+    assert tracker.see(110) == (Arrival.DUPLICATE, 0)
+
+
+def test_a_break_takes_a_late_message_for_a_new_numbering() -> None:
+    tracker = GapTracker()
+    see_all(tracker, [0, 1, 3])
+    tracker.interrupted()
+    assert see_all(tracker, [2, 4]) == ([Arrival.LATE, Arrival.NEXT], -1)
+
+
 def test_a_header_with_a_lower_number_is_a_duplicate() -> None:
     tracker = GapTracker()
     see_all(tracker, [3, 4, 5])

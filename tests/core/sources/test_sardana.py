@@ -241,6 +241,44 @@ def test_documents_pile_up_where_nobody_reads(monkeypatch: pytest.MonkeyPatch) -
         source.close()
 
 
+def test_large_documents_pile_up_where_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ronda.core.sources.sardana.WAITING_BYTES", 250)
+    source = open_source("sardana+http://:0")
+    try:
+        body = b"{}".ljust(100)
+        assert [post(source, "/v1/record_end", body)[0] for _ in range(3)] == [200, 200, 503]
+        events = source.events()
+        assert isinstance(next(events), ScanEnd)
+        assert post(source, "/v1/record_end", body)[0] == 200
+        events.close()
+    finally:
+        source.close()
+
+
+def test_any_number_of_clients_is_served_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ronda.core.sources.sardana.MOST_CLIENTS", 3)
+    monkeypatch.setattr("ronda.core.sources.sardana._Handler.timeout", 100.0)
+    source = SardanaServer("sardana+http://:0")
+    silent = [socket.create_connection(("127.0.0.1", source.port), 20) for _ in range(5)]
+    try:
+        wait_for(lambda: sum(_is_closed(each) for each in silent) == 2)
+        assert len(source._server._connections) == 3
+    finally:
+        for each in silent:
+            each.close()
+        source.close()
+
+
+def _is_closed(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
 def test_it_listens_to_the_world() -> None:
     source = SardanaServer("sardana+http://:0")
     try:

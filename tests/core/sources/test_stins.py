@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ronda.core.frame import Encoded
-from ronda.core.sources.parsing import MAX_JSON
 from ronda.core.sources.stins import (
+    MAX_HEAD,
     MAX_PARTS,
     PIXEL_TYPES,
     BadMessage,
@@ -174,9 +174,9 @@ def test_an_image_without_its_pixels_passes() -> None:
         ([b""], "is no JSON"),
         ([b"\xff\xfe\xfd"], "is no JSON"),
         ([b"[1]"], "is no JSON object"),
-        ([b"[" * 100_000], "is no JSON"),
+        ([b"[" * 30_000], "is no JSON"),
         ([b"9" * 5000], "is no JSON"),
-        ([b" " * (MAX_JSON + 1)], "bytes of JSON, more than"),
+        ([b" " * (MAX_HEAD + 1)], "bytes of JSON, more than"),
         ([b"{}"], "unknown kind of message 'None'"),
         ([b'{"htype": "dimage-1.0"}'], "unknown kind of message 'dimage-1.0'"),
         ([b'{"htype": ["image"]}'], "unknown kind of message"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from ronda.core.frame import Frame, Notice, Rejected, SeriesEnd, SeriesStart
+from ronda.core.frame import Away, Frame, Rejected, SeriesEnd, SeriesStart
 from ronda.core.sources import SourceError, open_source
 from ronda.core.sources.stins import Part, encode_end, encode_header, encode_image
 from ronda.core.sources.stins_socket import HIGH_WATER
@@ -113,13 +113,35 @@ def test_an_absent_sender_is_not_named(sender: Any, collect: Any) -> None:
     socket, url = sender()
     socket.close()
     reader = collect(open_source(url))
-    wait_for(lambda: reader.of(Notice))
+    wait_for(lambda: reader.of(Away))
     socket, _ = sender(zmq.PUSH, url.removeprefix("stins+"))
-    wait_for(lambda: len(reader.of(Notice)) == 2)
+    wait_for(lambda: len(reader.of(Away)) == 2)
     socket.close()
-    wait_for(lambda: len(reader.of(Notice)) == 3)
+    wait_for(lambda: len(reader.of(Away)) == 3)
     waiting = f"nobody sends at {url.removeprefix('stins+')}; waiting for it"
-    assert [notice.text for notice in reader.of(Notice)] == [waiting, "", waiting]
+    assert [away.reason for away in reader.of(Away)] == [waiting, "", waiting]
+
+
+def test_frames_of_a_sender_that_came_back_without_a_header_are_duplicates(
+    sender: Any, collect: Any
+) -> None:
+    socket, url = sender(zmq.PUB)
+    reader = collect(open_source(url))
+    number = 500
+    while len(reader.of(Frame)) < 20:
+        socket.send_multipart(encode_image(number, number, IMAGE))
+        number += 1
+        reader.thread.join(0.01)
+    before = len(reader.of(Frame))
+    socket.close()
+    again, _ = sender(zmq.PUB, url.removeprefix("stins+").partition("?")[0])
+    number = 0
+    while len(reader.of(Frame)) < before + 5:
+        again.send_multipart(encode_image(number, number, IMAGE))
+        number += 1
+        reader.thread.join(0.01)
+    assert not reader.of(Rejected)
+    assert [start.series.joined_late for start in reader.of(SeriesStart)][:2] == [True, True]
 
 
 def test_garbage_between_frames_ends_the_reading(sender: Any, collect: Any) -> None:
