@@ -19,6 +19,7 @@ demo: $(READY)
 	@$(BIN)/ronda demo --directory "$(DEMO_DIRECTORY)"
 
 test: lint
+	@.ci/packages
 	@$(BIN)/python -m pytest
 
 bench: $(READY)

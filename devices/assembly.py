@@ -17,6 +17,7 @@ from ..core.sinks.nexus import NexusWriter
 from ..core.sinks.publisher import Publisher
 from ..core.stage import Stage
 from .keeping import FolderError, FolderInUse, StateFolder
+from .registration import PLACEHOLDER
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ class Properties:
 
     def fault(self) -> str:
         """Return what is wrong with them, in one sentence; empty if nothing is."""
+        for value in (self.source_url, self.republish_url, self.data_root, self.output_root):
+            if PLACEHOLDER.search(value):
+                return f"a property is {value!r}: put what that stands for there, then Init"
         policies = [policy.value for policy in Policy]
         if self.compute_device not in COMPUTE_DEVICES:
             return _refusal("ComputeDevice", self.compute_device, COMPUTE_DEVICES)

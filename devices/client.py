@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import socket
 
 import psutil
 import tango
 
+from .listening import is_this_computer
+
 ADDRESS = re.compile(r"giop:tcp:\[?([^\]]+?)\]?:\d+$")
 """How omniORB names the other end of a connection."""
-OURSELVES = ("unix", "127.0.0.1", "::1")
 
 
 def calling(device: tango.server.Device) -> str:
@@ -26,17 +26,10 @@ def calling(device: tango.server.Device) -> str:
     address = found[1] if found else ident.client_ip.removeprefix("giop:")
     if str(ident.client_lang).startswith("JAVA"):
         return f"{address} ({ident.java_main_class})"
-    if not address.startswith(OURSELVES) and address not in _own_addresses():
+    if not address.startswith("unix") and not is_this_computer(address):
         return f"{address} (process {ident.client_pid})"
     try:
         process = psutil.Process(ident.client_pid)
         return f"{process.username()}@localhost ({process.name()}, process {process.pid})"
     except psutil.Error:
         return f"localhost (process {ident.client_pid})"
-
-
-def _own_addresses() -> set[str]:
-    """Return the addresses of this machine."""
-    found = psutil.net_if_addrs().values()
-    kinds = (socket.AF_INET, socket.AF_INET6)
-    return {one.address.partition("%")[0] for each in found for one in each if one.family in kinds}

@@ -67,6 +67,8 @@ def _doing(activity: Activity, source: str, queued: int) -> str:
         case Activity.RUNNING:
             return f"Running: frames from {source} are reduced as they come."
         case Activity.DRAINING:
+            if not queued:
+                return "Stopping: the files are being completed."
             return f"Stopping: {queued} frames that have arrived are still being reduced."
         case Activity.IDLE:
             if not source:

@@ -65,6 +65,9 @@ POLLED = (
 )
 T = TypeVar("T")
 COUNTS = ("received", "reduced", "rejected", "dropped", "queued", "lost")
+TIMES = ("latency", "transport", "here", "map + reduce")
+"""What is seen of every frame: from stamp to result; of it to the arrival, and from there on;
+and the work alone."""
 LOOKS = 30.0
 """How often a second this program looks at a device to see every frame's times."""
 PATIENCE = 180.0
@@ -105,7 +108,7 @@ class Outcome:
     slowed: float
     """Rate that the detector was slowed down to because the queue filled; `RATE`: it was not."""
     times: NDArray[np.float64]
-    """(frames seen of those measured, 2): latency and processing time in s."""
+    """(frames seen of those measured, len(TIMES)) in s."""
     files: Files
 
 
@@ -195,7 +198,7 @@ class _Part:
         self.trl = f"tango://{system.tango_host}/{part.device}"
         self.rate = RATE
         self._first = self._last = (0, 0)
-        self._seen: dict[tuple[int, int], tuple[float, float]] = {}
+        self._seen: dict[tuple[int, int], tuple[float, ...]] = {}
 
     def set_up(self) -> None:
         """Set both up as in the demo, with a file for every series."""
@@ -222,11 +225,11 @@ class _Part:
 
     def look(self) -> None:
         """Note the times of the newest frame."""
-        names = ["run_id", "frame_id", "latency", "processing_time"]
+        names = ["run_id", "frame_id", "latency", "transport_time", "processing_time"]
         with suppress(tango.DevFailed):  # held up; what goes by unseen shows in the share
             run, frame, *times = (one.value for one in self.device.read_attributes(names))
             if frame >= 0:
-                self._seen[run, frame] = times[0], times[1]
+                self._seen[run, frame] = times[0], times[1], times[0] - times[1], times[2]
 
     def keep_up(self) -> None:
         """Slow the detector down when the queue is half full: this machine is too slow."""
@@ -262,7 +265,7 @@ class _Part:
             rate=(self._last[0] - self._first[0]) / seconds,
             measured=self._last[1] - self._first[1],
             slowed=self.rate,
-            times=np.array(list(self._seen.values())).reshape(-1, 2),
+            times=np.array(list(self._seen.values())).reshape(-1, len(TIMES)),
             files=read_files(self.name, folder / "process" / self.name),
         )
 
@@ -315,7 +318,6 @@ def _run(
         patiently(part.device.Stop)
     for part in parts:
         wait_for(lambda part=part: patiently(part.device.state) != DevState.RUNNING, PATIENCE)
-        wait_for(lambda part=part: not unfinished(folder / "process" / part.name), PATIENCE)
     outcomes = [part.outcome(sending, folder) for part in parts]
     lines = [
         f"{log.stem}: {line}"
@@ -458,19 +460,6 @@ def _name(process: psutil.Process) -> str:
 
 
 # --------------------------------------------------------------------- files
-
-
-def unfinished(folder: Path) -> list[str]:
-    """Return the names of files that cannot be opened by plain readers, or have no end."""
-    names = []
-    for path in folder.glob("*.h5"):
-        try:
-            with h5py.File(path) as file:
-                if not _text(file["entry/end_note"]):
-                    names.append(path.name)
-        except OSError:
-            names.append(path.name)
-    return names
 
 
 def read_files(detector: str, folder: Path) -> Files:

@@ -249,3 +249,12 @@ def test_every_dependency_is_pinned() -> None:
     pins = {line.partition("==")[0].lower() for line in text_of("constraints.txt").splitlines()}
     names = {re.split(r"[<>=;\[ ]", requirement)[0].lower() for requirement in wanted}
     assert names <= pins
+
+
+def test_every_test_that_the_page_on_faults_names_is_there() -> None:
+    page, tests = text_of("docs/explanation/faults.md"), ROOT / "tests"
+    written = "".join(path.read_text(encoding="utf-8") for path in tests.rglob("test_*.py"))
+    functions, files = (re.findall(form, page) for form in (r"`(test_\w+)`", r"`(tests/\S+)`"))
+    assert len(functions) >= 40
+    assert [name for name in functions if f"def {name}(" not in written] == []
+    assert [name for name in files if not (ROOT / name).is_file()] == []

@@ -199,7 +199,7 @@ class FrameSum:
         return None if self._sum is None else self._sum.both()
 
     def shown(self) -> tuple[list[Pixels], Mask | None] | None:
-        """Return the sum in parts, to look at, and where no pixel was ever valid; None: no frame."""
+        """Return the sum in parts, and where no pixel was ever valid; None: no frame yet."""
         return None if self._sum is None else self._sum.shown()
 
     def value(self, name: str) -> Any:

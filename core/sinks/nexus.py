@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ LARGE = 1 << 20
 """Bytes of an image that a series' file goes without when too many wait for the writer."""
 SILENT_SECONDS = 10.0
 """Seconds after which a writer that does not answer, which it does once a second, is an alarm."""
-SETTLE_SECONDS = 5.0
-"""Seconds that the end of a run waits for its files."""
+SETTLE_SECONDS = 60.0
+"""Seconds that the end of a run waits for its files, as long as the writer answers."""
 _OF_SERIES = ("path", "layout", "rows", "dropped", "writer message")
 """Problems that are over when the next series begins."""
 _PAST = ("dropped", "overflow", "message", "died", "writer given up")
@@ -127,10 +127,9 @@ class NexusWriter(Sink):
             return
         change = layout.change_row(frame.frame_id, sheet.settings, settings)
         sheet.settings = settings
-        if not sheet.begun:
-            return
-        sheet.changes.append(change)
-        self._submit(sheet, lambda: self._rows_of_change(sheet, change))
+        if sheet.begun and self._process:
+            sheet.changes.append(change)
+            self._process.submit(lambda: self._rows_of_change(sheet, change), must=True)
 
     def row(self, frame: Frame, row: Row) -> None:
         """Add one reduced frame; the first one lays the file out."""
@@ -145,15 +144,16 @@ class NexusWriter(Sink):
             sheet.lost(1)
 
     def update(self, series: Series, tree: Tree) -> None:
-        """Replace values of the series' file."""
+        """Replace values of the series' file; later ones do if the writer is behind."""
         sheet = self._sheets.get(series.run_id)
-        if sheet is None or not sheet.begun:
+        if sheet is None or not sheet.begun or self._process is None:
             return
 
         def make() -> Message | None:
             return self._message("update", sheet, layout.below_entry(tree))
 
-        self._submit(sheet, make, size(tree))
+        if self._process.submit(make, size(tree)):
+            self.note("overflow", "")
 
     def finish(self, series: Series, tree: Tree) -> None:
         """End a series with its final values and links."""
@@ -210,6 +210,8 @@ class NexusWriter(Sink):
         """Wait until the files of the series that ended are complete, or cannot be for now."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while self._ending and time.monotonic() < deadline:
+            if self._process is None or _is_silent(self._process):
+                return
             if any(f"writer {run}" in self._problems for run in list(self._ending)):
                 return
             time.sleep(0.01)
@@ -295,12 +297,6 @@ class NexusWriter(Sink):
         books = {CHANGES: layout.change_columns(change)}
         return {"do": "rows", "run": sheet.series.run_id, "frames": 0, "books": books}
 
-    def _submit(self, sheet: Sheet, make: Callable[[], Message | None], nbytes: int = 4096) -> None:
-        if self._process is None or not sheet.begun:
-            return
-        taken = self._process.submit(make, nbytes)
-        self.note("overflow", "" if taken else "the file writer is stuck: values are not written")
-
     # ---------------------------------------------------------------- answers
 
     def note(self, about: str, text: str) -> None:
@@ -344,7 +340,7 @@ class NexusWriter(Sink):
 
     def _listen(self, process: WriterProcess) -> None:
         """Complain while the writer does not answer: it is stuck, or its disk is."""
-        silent = time.monotonic() - process.heard > SILENT_SECONDS
+        silent = _is_silent(process)
         if silent != ("silent" in self._problems):
             text = f"the file writer has not answered for {SILENT_SECONDS:.0f} s; rows wait for it"
             self.note("silent", text if silent else "")
@@ -380,6 +376,10 @@ class NexusWriter(Sink):
             self.note(about, "")
         for about in ("died", "writer given up"):
             self.note(about, "")
+
+
+def _is_silent(process: WriterProcess) -> bool:
+    return time.monotonic() - process.heard > SILENT_SECONDS
 
 
 def _kept(value: Any) -> Any:

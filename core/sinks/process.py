@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -239,9 +240,10 @@ class WriterProcess:
         if self._state_directory:
             command.append(str(self._state_directory.absolute()))
         try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
+            with _undisturbed():
+                process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                )
         except OSError as error:
             text = f"the file writer cannot be started: {error}"
             self._answered({"event": "died", "text": text})
@@ -271,3 +273,17 @@ class WriterProcess:
         if code or not self._closing:
             how = f"signal {-code}" if code < 0 else f"exit {code}"
             self._answered({"event": "died", "text": f"the file writer died ({how})"})
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have a program that is started here ignore what ends the device: files are completed first.
+
+    It goes on to do so by itself; this is for its first second.
+    """
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGABRT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

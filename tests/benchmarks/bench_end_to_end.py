@@ -14,6 +14,7 @@ with nothing else to do. When a device's queue is half full its detector is slow
 nothing is lost on a slow machine; the column `frames/s` and a line below the table say so.
 
 - latency: from the detector's stamp, made just before it sends, to the end of the reduction;
+- transport: of it, until the whole frame has arrived; here: the rest;
 - map + reduce: the device's `processing_time`, the work alone;
 - seen: share of the reduced frames whose times were seen from outside.
 
@@ -28,7 +29,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from ronda.tests.end_to_end import RATE, Outcome, Run, run_set
+from ronda.tests.end_to_end import RATE, TIMES, Outcome, Run, run_set
 
 
 def main() -> None:
@@ -60,10 +61,11 @@ def show(run: Run) -> None:
             f" {counts['lost']:5d} {one.files.rows:9d} {one.files.photons:8d}"
         )
     print("\nms: median / 99th percentile / most")
-    print("detector              latency             map + reduce    seen")
+    print("detector " + "".join(f"{name:>24}" for name in TIMES) + "   seen")
     for one in run.outcomes:
         share = len(one.times) / max(one.measured, 1)
-        print(f"{one.name:10} {_times(one, 0):>24} {_times(one, 1):>24} {100 * share:5.0f} %")
+        columns = "".join(f"{_times(one, column):>24}" for column in range(len(TIMES)))
+        print(f"{one.name:9}{columns} {100 * share:5.0f} %")
     print("\nMB (least of the second third, of the last third; most) and CPU (share of one core)")
     for usage in run.usage:
         print(

@@ -20,7 +20,18 @@ from ronda.core.stage import registry
 from ronda.core.stages import pilatus
 from ronda.tests.toy import ToyStage
 
-COMMANDS = ("stages", "describe", "run", "view", "recover", "up", "demo")
+COMMANDS = (
+    "stages",
+    "describe",
+    "run",
+    "view",
+    "recover",
+    "up",
+    "status",
+    "systemd",
+    "serve",
+    "demo",
+)
 STAGE = pilatus.PilatusStage
 
 

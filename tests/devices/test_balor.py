@@ -133,7 +133,7 @@ def test_hot_pixels_that_were_found_are_left_out(balor: Served, detector: Replay
     hot = truth._options.simulate().truth["hot_pixels"]
     assert len(hot) > 3
     proxy.FindHotPixels(FRAMES)
-    assert proxy.hot_pixels_missing == FRAMES
+    wait_for(lambda: proxy.hot_pixels_missing == FRAMES)
     send(detector, balor, SPARSE, filename="")
     wait_for(lambda: proxy.hot_pixel_file != "")
     found = {tuple(map(int, line.split(","))) for line in

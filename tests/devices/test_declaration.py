@@ -38,9 +38,11 @@ COMMON = [
     "input_rate",
     "latency",
     "latency_from",
+    "transport_time",
     "processing_time",
     "scan_number",
     "last_error",
+    "history",
     "parameters_version",
     "software_version",
 ]

@@ -263,6 +263,7 @@ def test_a_suspended_device_loses_nothing_that_the_detector_still_holds(bench: B
     impatient = tango.DeviceProxy(bench.device.trl)
     impatient.set_timeout_millis(300)
     process.suspend()
+    wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
     with pytest.raises(tango.DevFailed):
         impatient.state()
     bench.detector.rate = 1000.0

@@ -170,7 +170,9 @@ def test_closing_leaves_threads_or_files() -> None:
     for _ in range(8):
         cycle()
     gc.collect()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before  # noqa: PTH208
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208
+    assert files <= before[0]
+    assert threads <= before[1]
 
 
 def test_a_source_closed_before_it_is_read_waits_for_ever() -> None:
