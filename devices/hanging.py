@@ -24,13 +24,14 @@ from typing import Any
 
 import psutil
 import tango
+from tango.utils import PyTangoThread
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 2000
-"""Milliseconds; less than the 3 s that Tango's clients wait for an answer."""
-INTERVAL = 2.0
-"""Seconds between looks at the connections."""
+PATIENCE = 1000
+"""Milliseconds: others wait for less than the 3 s that Tango's clients wait for an answer."""
+FIRST_INTERVAL, INTERVAL = 0.5, 2.0
+"""Seconds between looks whether somebody subscribed, and then at the connections."""
 PORTS = re.compile(r"(Heartbeat|Event): tcp://.*:(\d+)")
 
 
@@ -40,24 +41,25 @@ class EventSockets:
     def __init__(self) -> None:
         self._server: tango.DeviceProxy | None = None
         self._ports: dict[str, int] = {}
-        self._due = 0.0
         self._deaf: set[str] = set()
         """Hosts with a client that had no connection for events at the last look."""
 
-    def find(self, server: str) -> None:
-        """Take the Tango name of this server's own admin device, while its database answers."""
-        with contextlib.suppress(tango.DevFailed):
-            self._server = tango.DeviceProxy(server)
+    def watch(self, server: str) -> None:
+        """Look after them from now on, in a thread: the one that pushes may be held up.
 
-    def look(self) -> None:
-        """Look after the connections, now and then; called often."""
-        if self._server is None or time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + INTERVAL
-        if "Event" in self._ports:
-            self._wake_deaf()
-        else:
+        `server` is the Tango name of this server's own admin device.
+        """
+        with contextlib.suppress(tango.DevFailed):  # its database went away just now
+            self._server = tango.DeviceProxy(server)
+            PyTangoThread(target=self._run, name="ronda-subscribers", daemon=True).start()
+
+    def _run(self) -> None:
+        while "Event" not in self._ports:
+            time.sleep(FIRST_INTERVAL)
             self._bound()
+        while True:
+            time.sleep(INTERVAL)
+            self._wake_deaf()
 
     def _bound(self) -> None:
         """Bound how long connections may stand still, once somebody subscribed."""

@@ -17,8 +17,6 @@ import numpy as np
 import tango
 from tango.utils import PyTangoThread
 
-from .hanging import event_sockets
-
 log = logging.getLogger(__name__)
 
 PERIOD = 0.02
@@ -77,7 +75,6 @@ class Pusher:
                     self._push(device.push_slow)
             if begin >= slow:
                 slow = begin + SLOW_PERIOD
-                event_sockets.look()
             time.sleep(max(0.0, begin + PERIOD - time.monotonic()))
 
     def _push(self, push: Any) -> None:

@@ -92,7 +92,7 @@ def _ready() -> None:
     notify.ready()
     host = ""
     if _asks_database(sys.argv[1:]):
-        event_sockets.find(tango.Util.instance().get_dserver_device().get_name())
+        event_sockets.watch(tango.Util.instance().get_dserver_device().get_name())
         with contextlib.suppress(tango.DevFailed):  # it may go away at any time
             host = tango.Database().get_db_host()
     tell_where(host)

@@ -37,6 +37,7 @@ def poll(number):
 
 def subscribe(number):
     proxy = tango.DeviceProxy(trl)
+    proxy.set_timeout_millis(10_000)  # the machine may be busy
     def take(event):
         if not event.err:
             counts[number] += 1
