@@ -207,10 +207,13 @@ class NexusWriter(Sink):
             self.note(about, "")
 
     def settle(self) -> None:
-        """Wait until the files of the series that ended are complete, or cannot be for now."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while self._ending and time.monotonic() < deadline:
-            if self._process is None or _is_silent(self._process):
+        """Wait until files of series that ended are complete, or cannot be for now.
+
+        A checkpoint that came before has then reached the writer.
+        """
+        deadline, process = time.monotonic() + SETTLE_SECONDS, self._process
+        while process and (self._ending or not process.idle) and time.monotonic() < deadline:
+            if self._process is None or _is_silent(process):
                 return
             if any(f"writer {run}" in self._problems for run in list(self._ending)):
                 return

@@ -75,7 +75,7 @@ class WriterProcess:
         self._jobs: deque[_Job | _RowJob] = deque()
         self._waiting, self._rows_waiting = 0, 0
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing, self._sending = False, False
         self.heard = time.monotonic()
         """When the writer last answered, or was started."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -154,6 +154,12 @@ class WriterProcess:
             self._waiting += nbytes
 
     @property
+    def idle(self) -> bool:
+        """True if the writer has been sent everything, and keeps it whatever becomes of us."""
+        with self._changed:
+            return not (self._jobs or self._sending)
+
+    @property
     def full(self) -> bool:
         """True if no more images can wait."""
         return self._waiting > QUEUE_BYTES
@@ -176,7 +182,7 @@ class WriterProcess:
     def _next(self) -> list[_Job | _RowJob]:
         """Wait for a job, or for enough rows of one series; nothing at the end."""
         with self._changed:
-            began = time.monotonic()
+            began, self._sending = time.monotonic(), False
             while True:
                 rest = began + BATCH_SECONDS - time.monotonic()
                 if not self._jobs:
@@ -192,7 +198,7 @@ class WriterProcess:
                     self._changed.wait(rest)
 
     def _pop(self) -> _Job | _RowJob:
-        job = self._jobs.popleft()
+        job, self._sending = self._jobs.popleft(), True
         self._count(job, -job.nbytes)
         return job
 
