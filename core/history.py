@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,20 +32,16 @@ class History:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._lines = deque(_last_lines(path), ENTRIES)
-
-    @property
-    def lines(self) -> list[str]:
-        """Lines such as `2026-11-21T15:33:05Z anna@localhost (process 12): Start`."""
-        with self._lock:
-            return list(self._lines)
+        self.lines = _last_lines(path)
+        """Such as `2026-11-21T15:33:05Z anna@localhost (process 12): Start`; replaced whole, never
+        changed."""
 
     def add(self, who: str, what: str) -> None:
         """Add what somebody did, now."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         line = _cut(f"{now} {who or ITSELF}: {what}", LINE)
         with self._lock:
-            self._lines.append(line)
+            self.lines = [*self.lines[1 - ENTRIES :], line]
             if self._path:
                 # a full disk: the parameters, kept beside it, complain of it
                 with contextlib.suppress(OSError):
@@ -71,7 +66,7 @@ def _cut(text: str, length: int) -> str:
     return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
-def _last_lines(path: Path | None) -> Iterable[str]:
+def _last_lines(path: Path | None) -> list[str]:
     """Return the end of a log file; none if there is none that can be read."""
     if path is None:
         return []

@@ -521,7 +521,7 @@ class Runner:
         self.results = Results(
             run_id=frame.series.run_id,
             frame_id=frame.frame_id,
-            timestamp=frame.received if frame.timestamp is None else frame.timestamp,
+            timestamp=frame.taken,
             latency=age.seconds,
             latency_from=age.since,
             transport_time=age.transport,

@@ -168,7 +168,7 @@ COMMON: tuple[Served[Snapshot], ...] = (
         name="history",
         dtype=(str,),
         dimensions=(ENTRIES,),
-        value=lambda snapshot: list(snapshot.history),
+        value=lambda snapshot: snapshot.history,
         doc="Who changed or asked for what, and when (UTC), oldest first; also in every file.",
         events=Events.ARRAY,
     ),
