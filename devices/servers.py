@@ -80,22 +80,33 @@ def serve(name: str, *classes: type[tango.server.Device]) -> None:
         refuse_second(name, sys.argv[1:])
         arguments = [name, *sys.argv[1:], *listening_options(sys.argv[1:])]
         tango.server.run(classes, arguments, post_init_callback=_ready, raises=True)
-    except tango.DevFailed as error:
-        sys.exit(f"{name}: {error.args[0].desc}")
-    except ValueError as error:
-        sys.exit(f"{name}: {error}")
+    except (tango.DevFailed, RuntimeError, ValueError) as error:
+        if _told_to_stop():  # while it became ready: Tango calls that an error
+            return
+        if isinstance(error, RuntimeError):
+            raise
+        said = error.args[0].desc if isinstance(error, tango.DevFailed) else error
+        sys.exit(f"{name}: {said}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _ready() -> None:
-    notify.ready()
     host = ""
     if _asks_database(sys.argv[1:]):
         event_sockets.watch(tango.Util.instance().get_dserver_device().get_name())
         with contextlib.suppress(tango.DevFailed):  # it may go away at any time
             host = tango.Database().get_db_host()
     tell_where(host)
+    notify.ready()
+
+
+def _told_to_stop() -> bool:
+    """Tell whether the server is on its way out, as after SIGTERM."""
+    try:
+        return bool(tango.Util.instance().is_svr_shutting_down())
+    except tango.DevFailed:  # there is no server yet
+        return False
 
 
 def _asks_database(arguments: list[str]) -> bool:

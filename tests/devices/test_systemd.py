@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ import psutil
 import pytest
 import tango
 from ronda.core.sources.replay import Replay
-from ronda.devices import notify
+from ronda.devices import notify, servers
 from ronda.devices.database import EmbeddedDatabase, executable, free_port, open_database
 from ronda.devices.process import Process
 from ronda.devices.registration import Server, register
-from ronda.devices.servers import serve
 from ronda.tests.devices.conftest import StartDevice
 from ronda.tests.devices.toy_device import ToyDevice
 from ronda.tests.waiting import wait_for
@@ -163,6 +162,19 @@ def test_ready_is_told_by_the_main_process_when_the_device_answers(
     assert process.stop() == 0
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_server_that_is_stopped_as_it_becomes_ready_ends_well(
+    systemd: Systemd, database: EmbeddedDatabase, moment: str
+) -> None:
+    instance, _ = a_server(database.tango_host, "HangingDevice")
+    module = "ronda.tests.devices.test_systemd"
+    program = (sys.executable, "-m", module, instance)
+    process = systemd.start(database.tango_host, *program, STOPPED=moment)
+    wait_for(lambda: process.ended)
+    assert process.stop() == 0
+    assert "Traceback" not in process.log.read_text()
+
+
 def test_an_idle_server_and_one_in_fault_live(systemd: Systemd, database: EmbeddedDatabase) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -259,6 +271,23 @@ def test_files_are_completed_when_the_watchdog_strikes_and_the_log_says_where(
     assert "Fatal Python error: Aborted" in device.process.log.read_text()
 
 
+def stopped(moment: str) -> Callable[[], None]:
+    """Return what a server does as it becomes ready, but told to stop before or after it."""
+    ready = servers._ready
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)  # Tango hears of it in a thread of its own
+
+    def begin() -> None:
+        for step in (stop, ready) if moment == "before" else (ready, stop):
+            step()
+
+    return begin
+
+
 if __name__ == "__main__":
     notify.CLOSING_TIME = 5.0
-    serve("HangingDevice", HangingDevice)
+    if "STOPPED" in os.environ:
+        servers._ready = stopped(os.environ["STOPPED"])
+    servers.serve("HangingDevice", HangingDevice)
