@@ -20,9 +20,8 @@ import yaml
 from ronda.core.frame import Rejected
 from ronda.core.images.accumulation import Accumulation
 from ronda.core.images.balor import BalorStage
-from ronda.core.images.imagefile import read_image
-from ronda.core.images.mask import MaskParameters
 from ronda.core.images.pilatus import PilatusStage
+from ronda.core.mask import MaskParameters
 from ronda.core.order import OrderedQueue, Ticket
 from ronda.core.parameters import MAX_TEXT, MAX_YAML, ParameterError, load_yaml, parse_assignments
 from ronda.core.poni import MAX_BYTES, read_poni
@@ -30,6 +29,7 @@ from ronda.core.sinks.checkpoint import load_checkpoint, write_checkpoint
 from ronda.core.sinks.journal import Journal
 from ronda.core.sinks.publisher import Publisher, PublishError
 from ronda.core.sources import SourceError, open_source
+from ronda.core.sources.imagefile import read_image
 from ronda.core.sources.replay import Replay
 from ronda.core.stage import Settings
 from ronda.devices.registration import ConfigError, read_config
@@ -144,7 +144,7 @@ def cost(code: str, *arguments: object) -> int:
 
 
 READ = """
-from ronda.core.images.mask import MaskParameters
+from ronda.core.mask import MaskParameters
 from ronda.core.parameters import ParameterError
 for name in sys.argv[1:]:
     try:

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..frame import BadFrame, Series, check_shape
-from ..stage import Tree
-from .pixels import (
+from ..marks import (
     Mask,
     Pixels,
-    add_frame,
     as_mask,
     as_pixels,
     marks,
@@ -24,6 +22,8 @@ from .pixels import (
     sum_type,
     valid_pixels,
 )
+from ..stage import Tree
+from .pixels import add_frame
 
 MOST = int(np.iinfo(np.int64).max)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import BadFrame, Encoded, Frame, Series
+from ..marks import Mask, Pixels, Rectangle, as_pixels
 from ..parameters import ParameterError
 from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Tree, registry
 from . import detection, roi
@@ -20,7 +21,6 @@ from .hot import LEAST, MOST_FRAMES, HotPixelSearch, Occupancy, keep_hot_pixels
 from .partial import ChainPartial
 from .photon_parameters import BalorParameters, CleanImage
 from .photons import Candidates, Cuts, Hits, find_photons
-from .pixels import Mask, Pixels, Rectangle, as_pixels
 from .sums import FrameSum, sum_tree
 
 ENOUGH = 100

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..frame import Frame
+from ..marks import as_mask, marks, measured
 from ..parameters import Parameters, parameter
 from ..stage import Kind, Output, Record, Row
 from .dark import exposure_time
 from .partial import ChainPartial
-from .pixels import as_mask, first_moments, marks, measured
+from .pixels import first_moments
 from .rows import Growing
 
 STRETCHES = 50

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..frame import BadFrame, Frame, Series
+from ..marks import Mask, Pixels, as_pixels
 from ..parameters import ParameterError, parameter
 from ..stage import Closing, Command, Kind, Output, Row
 from . import chain, roi, threshold
 from .chain import ChainParameters, ImageChain
 from .dark import DARKS, MOST_FRAMES, Dark, DarkParameters, DarkRecording, exposure_time, keep_dark
 from .partial import ChainPartial, turn
-from .pixels import Mask, Pixels, as_pixels
 from .threshold import Correction
 
 COUNTS = "counts above dark"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..frame import MAX_SIDE
+from ..mask import MaskParameters
 from ..parameters import parameter
 from ..stage import Kind, Output, Record
-from .mask import MaskParameters
 from .roi import STATISTICS, RoiParameters
 from .steps import XAxis
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from ..compute.jit import kernel
 from ..frame import BadFrame, Frame, Rejected, check_shape
 from ..kept import Kept
+from ..marks import Marks, Pixels, as_pixels, is_valid, marks, measured
 from ..parameters import InputFile, ParameterError, parameter
 from ..sources.base import SourceError, open_source
+from ..sources.imagefile import check_size, read_image
 from ..stage import Tree
-from .imagefile import check_size, read_image
 from .orientation import OrientationParameters
-from .pixels import Marks, Pixels, as_pixels, is_valid, marks, measured
 
 URL = re.compile(r"[a-z][a-z0-9+]+:")
 """How frames to average are named, rather than one image in a file."""

@@ -12,9 +12,9 @@ from scipy.special import gammainc
 
 from ..frame import BadFrame
 from ..kept import Kept
+from ..marks import Mask
+from ..mask import MaskParameters
 from ..parameters import InputFile, ParameterError, parameter
-from .mask import MaskParameters
-from .pixels import Mask
 
 MOST = 1_000_000
 """Hot pixels in a list, at most."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import Encoded, Frame
+from ..marks import Mask, Pixels
 from .orientation import OrientationParameters
-from .pixels import Mask, Pixels
 
 QUANTITY = "quantity"
 """Entry of an image that is sent to another device: what the value of a pixel is."""

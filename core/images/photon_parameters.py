@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
+from ..marks import Rectangle
 from ..parameters import parameter
 from .cmos import CmosParameters
 from .detection import BINS
 from .hot import HotPixelParameters
-from .pixels import Rectangle
 from .roi import Roi
 
 

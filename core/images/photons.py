@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..codecs import PHOTON
 from ..compute.jit import kernel
-from .pixels import Marks, Mask, Pixels, Rectangle, as_mask, is_valid, marks
+from ..marks import Marks, Mask, Pixels, Rectangle, as_mask, is_valid, marks
 from .threshold import Correction
 
 DOUBLE, SHARING = 1, 2

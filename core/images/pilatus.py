@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
+from ..marks import Pixels, as_pixels, marks
 from ..parameters import parameter
 from ..stage import registry
 from .chain import ChainParameters, ImageChain, chain_outputs
-from .pixels import Pixels, as_pixels, divide, marks
+from .pixels import divide
 
 
 class PilatusParameters(ChainParameters):

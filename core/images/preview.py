@@ -9,9 +9,10 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from ..marks import Marks, Mask, Pixels, as_mask, as_pixels
 from ..parameters import Parameters, parameter
 from ..stage import Kind, Output
-from .pixels import Marks, Mask, Pixels, as_mask, as_pixels, bin_maximum, bin_mean
+from .pixels import bin_maximum, bin_mean
 
 LONGEST_SIDE = 1024
 """Pixels of a preview's longer side, at most."""

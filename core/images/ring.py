@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ..frame import Encoded
-from .pixels import Pixels
+from ..marks import Pixels
 
 
 class Ring:

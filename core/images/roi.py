@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..frame import MAX_SIDE
+from ..marks import Mask, Pixels, Rectangle, as_mask, marks
 from ..parameters import ParameterError, Parameters, parameter
 from ..stage import SLOTS, Command
-from .pixels import Mask, Pixels, Rectangle, as_mask, first_moments, marks, second_moments
+from .pixels import first_moments, second_moments
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 STATISTICS = ("mean", "sum", "min", "max", "std", "com_y", "com_x", "net")

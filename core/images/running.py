@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..frame import Series
+from ..marks import Mask, Pixels, as_mask, as_pixels
 from ..stage import Tree
 from .accumulation import Accumulation, Contribution, room_for
-from .pixels import Mask, Pixels, as_mask, as_pixels
 
 
 class RunningSum:

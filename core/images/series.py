@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import Encoded, Frame, Series
+from ..marks import Pixels, as_pixels
 from ..positions import Position, Scan, ScanBooks
 from ..stage import SLOTS, Row, Tree
 from .curves import SeriesParameters
 from .ending import RoiEnding, pair
-from .pixels import Pixels, as_pixels
 from .ring import Ring
 from .roi import STATISTICS, Roi, statistics
 from .rows import SeriesRows

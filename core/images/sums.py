@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import Series
+from ..marks import Mask, Pixels
 from ..parameters import Parameters, parameter
 from ..stage import Command, Document, Kind, Output, Record, Tree
 from .accumulation import Accumulation
-from .pixels import Mask, Pixels
 from .running import RunningSum
 
 LISTED = 100

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compute.jit import kernel
+from ..marks import Marks, Pixels, is_valid, marks
 from .dark import Dark, in_type
 from .orientation import Orientation
-from .pixels import Marks, Pixels, is_valid, marks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

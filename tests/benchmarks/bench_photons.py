@@ -22,9 +22,9 @@ from ronda.core.images.dark import Dark
 from ronda.core.images.orientation import Orientation
 from ronda.core.images.photon_parameters import BalorParameters
 from ronda.core.images.photons import Candidates, Cuts, find_photons
-from ronda.core.images.pixels import Pixels, as_pixels
 from ronda.core.images.running import RunningSum
 from ronda.core.images.threshold import Correction, recorded, uniform
+from ronda.core.marks import Pixels, as_pixels
 from ronda.core.simulation import simulate_balor
 
 DARK, THRESHOLD, HIT, CUT = 100, 12, 110, 800.0

@@ -22,8 +22,8 @@ from ronda.core.images.dark import Dark
 from ronda.core.images.orientation import Orientation
 from ronda.core.images.photon_parameters import BalorParameters
 from ronda.core.images.photons import DOUBLE, Candidates, Cuts, find_photons
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.threshold import Correction, recorded, uniform
+from ronda.core.marks import as_pixels
 from ronda.core.simulation import PhotonKind, simulate_balor
 from ronda.core.simulation.balor import SHAPE, Balor
 from ronda.core.simulation.photons import ENERGY, ENERGY_WIDTH, SIGMA

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ronda.core.fence import Fence
 from ronda.core.images.balor import BalorStage
 from ronda.core.images.dark import DarkParameters
-from ronda.core.images.mask import MaskParameters
+from ronda.core.mask import MaskParameters
 from ronda.core.parameters import InputFile, ParameterError, Parameters, load_yaml
 from ronda.core.simulation.source import SimulatedSource
 from ronda.core.sources import open_source

@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from ronda.core.frame import BadFrame, Series
 from ronda.core.images.accumulation import Accumulation, Contribution
-from ronda.core.images.pixels import as_pixels, divide, marks
+from ronda.core.images.pixels import divide
 from ronda.core.images.running import RunningSum
+from ronda.core.marks import as_pixels, marks
 from ronda.tests.core.images import frames
 
 SERIES = Series(1, filename="a.h5")

@@ -20,8 +20,8 @@ from ronda.core.images.beam import BeamParameters, BeamWatch, frame_counts
 from ronda.core.images.chain import ImageChain
 from ronda.core.images.partial import ChainPartial
 from ronda.core.images.pilatus import PilatusStage
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.zyla import ZylaStage
+from ronda.core.marks import as_pixels
 from ronda.tests.core.images.bench import Bench, Camera, make_runner, run
 from ronda.tests.core.images.frames import DTYPES, images, valid
 

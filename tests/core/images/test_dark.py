@@ -31,8 +31,8 @@ from ronda.core.images.dark import (
     load_dark,
 )
 from ronda.core.images.orientation import Orientation
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.threshold import recorded
+from ronda.core.marks import as_pixels
 from ronda.core.parameters import ParameterError
 from ronda.tests.core.images.frames import DTYPES, marked, valid, values
 

@@ -24,8 +24,8 @@ from ronda.core.images.hot import (
     load_hot_pixels,
 )
 from ronda.core.images.photons import Candidates, Cuts, find_photons
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.threshold import uniform
+from ronda.core.marks import as_pixels
 from ronda.core.parameters import ParameterError
 from ronda.core.simulation import simulate_balor
 from scipy.stats import poisson

@@ -21,8 +21,8 @@ from ronda.core.images.photons import (
     Hits,
     find_photons,
 )
-from ronda.core.images.pixels import Rectangle, as_pixels
 from ronda.core.images.threshold import Correction, recorded, uniform
+from ronda.core.marks import Rectangle, as_pixels
 from ronda.tests.benchmarks.measure_photons import Score, full_photons
 from ronda.tests.core.images.frames import DTYPES, forms, marked, valid
 

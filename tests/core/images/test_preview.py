@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from ronda.core.images.pixels import as_mask, as_pixels, bin_maximum, bin_mean, marks, unmarked
+from ronda.core.images.pixels import bin_maximum, bin_mean
 from ronda.core.images.preview import (
     BINS,
     LEVELS,
@@ -20,6 +20,7 @@ from ronda.core.images.preview import (
     make_preview,
     no_preview,
 )
+from ronda.core.marks import as_mask, as_pixels, marks, unmarked
 from ronda.tests.core.images import frames
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.roi import (
     COMMANDS,
     STATISTICS,
@@ -22,6 +21,7 @@ from ronda.core.images.roi import (
     parse_roi,
     statistics,
 )
+from ronda.core.marks import as_pixels
 from ronda.core.parameters import ParameterError
 from ronda.core.stage import SLOTS
 from ronda.tests.core.images import frames

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from ronda.core.frame import Frame, Series
 from ronda.core.images.curves import OUTPUTS, SeriesParameters
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.ring import Ring
 from ronda.core.images.roi import Roi, statistics
 from ronda.core.images.rows import Growing
 from ronda.core.images.series import RoiSeries
 from ronda.core.images.slots import Slots
+from ronda.core.marks import as_pixels
 from ronda.core.positions import ScanEnd, ScanPoint, ScanStart
 from ronda.core.stage import SLOTS, Row
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from ronda.core.images.dark import Dark
 from ronda.core.images.orientation import Orientation
-from ronda.core.images.pixels import as_pixels
 from ronda.core.images.threshold import recorded, uniform
+from ronda.core.marks import as_pixels
 from ronda.tests.core.images.frames import DTYPES, forms, images, valid, values
 
 NORMAL = Orientation.NORMAL

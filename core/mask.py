@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..frame import BadFrame
-from ..parameters import InputFile, ParameterError, Parameters, parameter
-from .imagefile import HDF5_SCHEME, read_image
-from .pixels import Mask
+from .frame import BadFrame
+from .marks import Mask
+from .parameters import InputFile, ParameterError, Parameters, parameter
+from .sources.imagefile import HDF5_SCHEME, read_image
 
 
 class MaskParameters(Parameters):

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import MAX_SIDE
-from ..sources.hdf5 import MAX_CHUNK
-from ..sources.images import check_numpy, read_images
+from .hdf5 import MAX_CHUNK
+from .images import check_numpy, read_images
 
 HDF5_SCHEME = "hdf5:"
 

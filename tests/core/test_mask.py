@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from ronda.core.frame import BadFrame
-from ronda.core.images.mask import MaskParameters
+from ronda.core.mask import MaskParameters
 from ronda.core.parameters import ParameterError
 
 MASK = np.array([[0, 1, 0], [2, 0, 0]], np.uint8)
