@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import numpy as np
 import tango.server
@@ -284,9 +284,14 @@ def _item(annotation: Any) -> type | None:
     """Return the one type of a list's or tuple's entries, if Tango knows it."""
     if get_origin(annotation) not in (list, tuple):
         return None
-    items = {one for one in get_args(annotation) if one is not Ellipsis}
+    items = {_plain(one) for one in get_args(annotation) if one is not Ellipsis}
     item = items.pop() if len(items) == 1 else None
     return item if item in SCALARS else None
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without what is checked besides (`parameters.InputFile`)."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _bounds(declared: FieldInfo, kind: type) -> tuple[float | None, float | None]:

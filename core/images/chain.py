@@ -13,19 +13,20 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .. import preview
 from ..frame import BadFrame, Frame, Series
 from ..marks import Pixels, as_pixels, marks, sum_type, unmarked
 from ..mask import MaskParameters
 from ..parameters import ParameterError
 from ..positions import Position
+from ..preview import Binning, Preview, PreviewParameters, PreviewSource, make_preview, no_preview
 from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Stage, Tree
-from . import beam, curves, pattern, preview, roi, sums
+from . import beam, curves, pattern, roi, sums
 from .beam import BeamParameters, BeamWatch, counted, frame_counts
 from .curves import SeriesParameters
 from .orientation import OrientationParameters
 from .partial import QUANTITY, ChainPartial, turn
 from .pattern import PatternParameters, PowderPattern
-from .preview import Binning, Preview, PreviewParameters, PreviewSource, make_preview, no_preview
 from .series import RoiSeries
 from .sums import AccumulationParameters, FrameSum
 

@@ -76,58 +76,6 @@ def divide(frame: Pixels, marks: Marks, divisor: float, quotient: Pixels) -> Non
 
 
 @kernel
-def bin_maximum(
-    image: Pixels, marks: Marks, mask: Mask, factor: int, binned: NDArray[np.float32]
-) -> None:
-    """Fill `binned` with the maximum of the valid pixels of squares of an image.
-
-    A square is `factor` pixels a side, less at the last row and column; NaN where
-    it holds no valid pixel.
-    """
-    rows, columns = image.shape
-    line = np.empty(columns)
-    for row in range(binned.shape[0]):
-        # First rows into one line, as they lie in memory; then columns.
-        line[:] = -np.inf
-        for y in range(row * factor, min((row + 1) * factor, rows)):
-            pixels, masked = image[y], mask[y]
-            for x in range(pixels.size):
-                valid = is_valid(pixels[x], marks) & (not masked[x])
-                value = np.float64(pixels[x]) if valid else -np.inf
-                line[x] = value if value > line[x] else line[x]
-        squares = binned[row]
-        for column in range(squares.size):
-            most = -np.inf
-            for x in range(column * factor, min((column + 1) * factor, columns)):
-                most = line[x] if line[x] > most else most
-            squares[column] = most if most > -np.inf else np.nan
-
-
-@kernel
-def bin_mean(
-    image: Pixels, marks: Marks, mask: Mask, factor: int, binned: NDArray[np.float32]
-) -> None:
-    """Fill `binned` with the mean of the valid pixels of squares; as `bin_maximum` otherwise."""
-    rows, columns = image.shape
-    line, counts = np.empty(columns), np.empty(columns)
-    for row in range(binned.shape[0]):
-        line[:], counts[:] = 0.0, 0.0
-        for y in range(row * factor, min((row + 1) * factor, rows)):
-            pixels, masked = image[y], mask[y]
-            for x in range(pixels.size):
-                valid = is_valid(pixels[x], marks) & (not masked[x])
-                line[x] += np.float64(pixels[x]) if valid else 0.0
-                counts[x] += valid
-        squares = binned[row]
-        for column in range(squares.size):
-            total, number = 0.0, 0.0
-            for x in range(column * factor, min((column + 1) * factor, columns)):
-                total += line[x]
-                number += counts[x]
-            squares[column] = total / number if number > 0 else np.nan
-
-
-@kernel
 def first_moments(
     frame: Pixels, marks: Marks, mask: Mask, rectangle: Rectangle, zero: Any
 ) -> tuple[int, Any, Any, Any]:

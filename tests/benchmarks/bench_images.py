@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from ronda.core.frame import Frame, Series
 from ronda.core.images.accumulation import Accumulation
 from ronda.core.images.pilatus import PilatusParameters, PilatusStage
-from ronda.core.images.preview import Binning, make_preview
 from ronda.core.images.roi import Roi, statistics
 from ronda.core.marks import as_pixels, marks, sum_type, unmarked
+from ronda.core.preview import Binning, make_preview
 from ronda.core.stage import Settings
 
 DETECTORS = {

@@ -10,17 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from ronda.core.images.pixels import bin_maximum, bin_mean
-from ronda.core.images.preview import (
+from ronda.core.marks import as_mask, as_pixels, marks, unmarked
+from ronda.core.preview import (
     BINS,
     LEVELS,
     LONGEST_SIDE,
     UPPER,
     Binning,
+    bin_maximum,
+    bin_mean,
     make_preview,
     no_preview,
 )
-from ronda.core.marks import as_mask, as_pixels, marks, unmarked
 from ronda.tests.core.images import frames
 
 
