@@ -1,16 +1,15 @@
-"""The source `images:GLOB`: image files, one series in order of their numbers."""
+"""Images in files that fabio reads (CBF, EDF, TIFF and more), without what is dangerous in it."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import logging
-import re
 import threading
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import fabio
 import numpy as np
@@ -18,18 +17,7 @@ from fabio.TiffIO import TiffIO
 from fabio.tifimage import TifImage
 from numpy.typing import NDArray
 
-from ..frame import (
-    MAX_SIDE,
-    BadFrame,
-    Frame,
-    Rejected,
-    Series,
-    SeriesEnd,
-    SeriesStart,
-    check_shape,
-    new_run_id,
-)
-from .base import Event, Source, SourceError, source
+from ..frame import MAX_SIDE, BadFrame, check_shape
 
 CBF_SECTION, CBF_PIXELS = b"--CIF-BINARY-FORMAT-SECTION--", b"\x0c\x1a\x04\xd5"
 """What stands before the binary part of a CBF, and in it before the pixels (imgCIF dictionary)."""
@@ -42,42 +30,6 @@ MAX_UNPACKED = MAX_SIDE * MAX_SIDE * 8 + (1 << 20)
 """Bytes of a compressed file, unpacked: one largest frame and some text."""
 CBF_SEARCH = 1 << 16
 """Bytes at whose end the header of a CBF is over."""
-
-
-@source("images")
-class ImagesSource(Source):
-    """Reads every file that fits a pattern (CBF, EDF, TIFF and what else fabio knows).
-
-    Files stand in the natural order of the numbers in their names; each gives
-    the frames that it holds itself. A file or frame that cannot be read, or
-    that fabio finds damaged, is rejected and keeps its place in the numbering.
-    """
-
-    live: ClassVar[bool] = False
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._paths = sorted(_matching(Path(url.partition(":")[2])), key=_natural)
-        if not self._paths:
-            raise SourceError(f"{url}: no file fits")
-        self.total = len(self._paths)
-
-    def events(self) -> Iterator[Event]:
-        """Yield one series with every frame of every file."""
-        series = Series(new_run_id(), filename=str(self._paths[0].absolute()))
-        yield SeriesStart(series)
-        frame_id = 0
-        for path in self._paths:
-            for image in read_images(path):
-                if self.closed.is_set():
-                    return
-                if isinstance(image, str):
-                    yield Rejected(f"{path} cannot be read: {image}", frame_id)
-                else:
-                    yield Frame(series, frame_id, image)
-                frame_id += 1
-            self.total = frame_id + len(self._paths) - self._paths.index(path) - 1
-        yield SeriesEnd(series)
 
 
 def read_images(path: Path) -> Iterator[NDArray[Any] | str]:
@@ -198,21 +150,3 @@ class _Complaints(logging.Handler):
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, BadFrame) else f"{type(error).__name__} {error}".strip()
-
-
-def _matching(pattern: Path) -> list[Path]:
-    """Return the files that fit a pattern."""
-    if pattern.is_file():
-        return [pattern]
-    if not pattern.name:
-        return []
-    try:
-        found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-        return [path for path in found if path.is_file()]
-    except ValueError as error:
-        raise SourceError(f"images:{pattern} is no pattern: {error}") from None
-
-
-def _natural(path: Path) -> list[str | int]:
-    """Return a key that sorts `a_9` before `a_10`."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
