@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..frame import Frame
+from ..growing import Growing
 from ..marks import as_mask, marks, measured
 from ..parameters import Parameters, parameter
 from ..stage import Kind, Output, Record, Row
 from .dark import exposure_time
 from .partial import ChainPartial
 from .pixels import first_moments
-from .rows import Growing
 
 STRETCHES = 50
 """Newest stretches of frames with beam that are compared with."""
