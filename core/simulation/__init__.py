@@ -2,6 +2,7 @@
 
 from . import source
 from .balor import Balor, simulate_balor
+from .eiger import Eiger, simulate_eiger
 from .photons import PhotonKind
 from .powder import (
     FEMTOMAX,
@@ -15,12 +16,14 @@ from .zyla import Zyla, simulate_zyla
 __all__ = [
     "FEMTOMAX",
     "Balor",
+    "Eiger",
     "PhotonKind",
     "Powder",
     "Zyla",
     "lab6_lines",
     "pilatus_seams",
     "simulate_balor",
+    "simulate_eiger",
     "simulate_powder",
     "simulate_zyla",
     "source",

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl
 
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from ..frame import MAX_SIDE, Frame, Series, SeriesEnd, SeriesStart, new_run_id
-from ..parameters import ParameterError, Parameters, parameter, parse_assignments
+from ..parameters import ParameterError, Parameters, parameter, parse_assignments, save_text
+from ..poni import WRITTEN_BY
 from ..sources.base import Event, Source, SourceError, source
-from . import balor, zyla
+from . import balor, eiger, zyla
 from .camera import Camera
 from .photons import SIGMA
 from .powder import simulate_powder
@@ -157,10 +158,55 @@ class PilatusOptions(Options):
         return Simulation(powder.frames.__getitem__, {"rings": rings})
 
 
+class EigerOptions(Options):
+    """What the Eiger takes."""
+
+    rows: int = parameter(eiger.SHAPE[0], "Rows of a frame.", ge=32, le=MAX_SIDE)
+    columns: int = parameter(eiger.SHAPE[1], "Columns of a frame.", ge=32, le=MAX_SIDE)
+    spots: float = parameter(400.0, "Mean number of Bragg spots in a frame.", ge=0, le=100_000)
+    background: float = parameter(
+        2.0, "Mean counts of a pixel on the ring of water.", unit="counts", ge=0, le=100_000
+    )
+    bits: Literal[16, 32] = parameter(32, "Bits of a pixel.")
+    poni: str = parameter("", "PONI file that is written; empty: none.")
+
+    def check(self) -> None:
+        """Refuse more spots than fit into memory, and a PONI file that would replace one."""
+        super().check()
+        if self.frames * self.spots > MAX_PHOTONS:
+            raise ParameterError(
+                f"spots: {self.spots:g} in each of {self.frames} frames are more than {MAX_PHOTONS}"
+            )
+        path = Path(self.poni)
+        if self.poni and not path.absolute().parent.is_dir():
+            raise ParameterError(f"poni: folder {path.parent} does not exist; make it first")
+        if self.poni and path.exists() and not _is_ours(path):
+            raise ParameterError(f"poni: {path} is none of ours; name a file that is not there")
+
+    def simulate(self) -> Simulation:
+        """Return the frames, and where the spots are."""
+        made = eiger.simulate_eiger(
+            self.frames, self.shape, self.spots, self.background, self.bits, self.seed
+        )
+        if self.poni:
+            save_text(made.geometry.to_poni(self.shape), Path(self.poni))
+        return Simulation(made.frame, {"spots": made.spots})
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a PONI file was written here."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(WRITTEN_BY)) == WRITTEN_BY.encode()
+    except OSError:
+        return False
+
+
 DETECTORS: Mapping[str, type[Options]] = {
     "balor": BalorOptions,
     "zyla": ZylaOptions,
     "pilatus": PilatusOptions,
+    "eiger": EigerOptions,
 }
 
 
@@ -193,9 +239,12 @@ class SimulatedSource(Source):
         Raises
         ------
         SourceError
-            If the truth cannot be written.
+            If the truth, or what else is to be written, cannot be.
         """
-        simulation = self._options.simulate()
+        try:
+            simulation = self._options.simulate()
+        except OSError as error:
+            raise SourceError(f"{self.url}: {error}") from None
         if self._options.truth:
             self._write_truth(simulation)
         filename = f"/simulated/scan-000001_{self._detector}.h5"
