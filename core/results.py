@@ -71,3 +71,17 @@ class Health:
     """What an operator should look at, in sentences."""
     notes: tuple[str, ...] = ()
     """What else there is to say."""
+
+
+@dataclass
+class Spent:
+    """Seconds that were spent on frames, all together."""
+
+    map: float = 0.0
+    """By all workers."""
+    reduce: float = 0.0
+
+    def add(self, map: float, reduce: float) -> None:  # noqa: A002 - as the fields
+        """Add what one frame took."""
+        self.map += map
+        self.reduce += reduce

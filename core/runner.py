@@ -20,6 +20,7 @@ from typing import Any
 
 from .admission import Admission
 from .background import Background
+from .compute.device import CPU, Compute
 from .frame import (
     Away,
     BadFrame,
@@ -38,7 +39,7 @@ from .order import OrderedQueue, Ticket
 from .parameters import Parameters
 from .positions import Position
 from .receiver import Receiver
-from .results import Activity, Health, Results, Way
+from .results import Activity, Health, Results, Spent, Way
 from .sinks.base import Sink
 from .sources.base import Event, Source
 from .stage import Connection, Document, Kind, Row, Settings, Stage
@@ -75,6 +76,8 @@ class Runner:
         Where the stage may keep files of its own.
     history
         Takes what is changed and asked for.
+    compute
+        Where stages compute that can choose.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Runner:
         policy: Policy = Policy.LOSSLESS,
         folder: Path | None = None,
         history: History | None = None,
+        compute: Compute = CPU,
     ) -> None:
         self.stage, self.sinks, self.workers, self.policy = stage, tuple(sinks), workers, policy
         self.history = history or History()
@@ -95,6 +99,7 @@ class Runner:
         self.queue = OrderedQueue(queue_bytes)
         self.results = Results()
         """The newest results, scalars and texts only; replaced whole, never changed."""
+        self.spent = Spent()
         self.last_error = ""
         self.configured: Callable[[], None] = _nothing
         """Called after every change of the parameters, whoever made it."""
@@ -114,7 +119,7 @@ class Runner:
         self._series_has_rows = False
         self._written_version = 0
         self._cheap = [o.name for o in stage.outputs if o.live and o.kind in _CHEAP]
-        stage.connection = Connection(self._save, self.configure, folder)
+        stage.connection = Connection(self._save, self.configure, folder, compute)
         stage.adopt(self._settings)
         for sink in self.sinks:
             sink.open(stage)
@@ -497,16 +502,22 @@ class Runner:
             self._count(ticket.tally, reduced=1)
             self._write(frame, row, ticket.settings)
             self._background.touched(frame.series, self._series_tally)
-            self._publish(frame, ticket.settings, seconds + time.perf_counter() - begin)
+            reduced = time.perf_counter() - begin
+            self.spent.add(seconds, reduced)
+            self._publish(frame, ticket.settings, seconds + reduced)
 
-    def _write(self, frame: Frame, row: Row, settings: Settings) -> None:
-        """Give a reduced frame to the sinks, after what begins or changes with it."""
+    def _write(self, frame: Frame, row: Row | None, settings: Settings) -> None:
+        """Give a reduced frame to the sinks, after what begins or changes with it.
+
+        A frame without a row is sent on, but not written.
+        """
         for sink in self.sinks:
             if not self._series_has_rows:
                 sink.begin(frame.series, frame, settings)
             elif settings.version != self._written_version:
                 sink.adopt(frame, settings)
-            sink.row(frame, row)
+            if row is not None:
+                sink.row(frame, row)
         self._series_has_rows, self._written_version = True, settings.version
         takers = [sink for sink in self.sinks if sink.takes_images]
         forwarded = self.stage.forward() if takers else None

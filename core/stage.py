@@ -16,8 +16,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .. import __version__
+from .compute.device import CPU, Compute
 from .frame import Encoded, Frame, Series
 from .parameters import Parameters
 from .positions import Position
@@ -51,24 +53,50 @@ class Record(Enum):
     """One row a frame, appended to a table at `path`."""
     EVENTS = "events"
     """Any number of rows a frame, appended together to the tables of its group."""
+    POINTER = "pointer"
+    """Where each frame's events end in the tables of its group; the file writer counts them."""
+    CELL = "cell"
+    """A dataset of fixed shape, of which a frame writes what it has at its place."""
     SERIES = "series"
     """One value, replaced at every checkpoint and final at the series' end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A value and its place in a dataset: `dataset[index] = value`."""
+
+    index: tuple[int, ...]
+    """Of the first axes, none negative; () is the whole dataset."""
+    value: ArrayLike
+    """Of the shape of the axes that are left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """One thing that comes out of a stage.
 
-    `path` is where it stands below `/entry`. A path with `{slot}` in it is a
+    `path` is where it stands below the file's entry. A path with `{slot}` in it is a
     table for each of `SLOTS` named slots; its row is then an array of `SLOTS`.
 
     With `Record.EVENTS` its row is an array of n values, the same n for all
-    such outputs of a group, which has no other tables; left out, n is 0.
+    such outputs of a group; left out, n is 0. The group has tables of frames
+    (`Record.FRAME`) as well only if it has a `Record.POINTER`.
+
+    A `Record.POINTER` has no row of its own. The file writer makes a table of
+    (frames + 1,), uint64, that begins with 0: the events of frame i are the
+    rows pointer[i] to pointer[i + 1] of the other tables of its group, and they
+    are on the disk before the pointer says so.
+
+    With `Record.CELL` its row is a `Placed`, or a list of them; left out, the
+    frame writes nothing. In a tree of `Stage.update` or `Closing` it may be the
+    same, or an array: the whole. Its shape comes from `Stage.cells`; where
+    nothing was written there is NaN, -1 or, for unsigned integers, 0.
     """
 
     name: str
     kind: Kind
     dtype: DTypeLike = float
+    """None, for events only: that of the first frame's array, else of the frame's pixels."""
     unit: str = ""
     label: str = ""
     doc: str = ""
@@ -77,6 +105,8 @@ class Output:
     record: Record = Record.NO
     live: bool = True
     """Served as an attribute; False for what only the file holds."""
+    compressed: bool = False
+    """Stored with bitshuffle and LZ4 (HDF5 filter 32008): tables and cells, not `Record.SERIES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +173,8 @@ class Connection:
     """Changes parameters, as an operator would; from `deferred` work only, outside the lock."""
     folder: Path | None = None
     """Where the stage may keep files of its own; None: nowhere."""
+    compute: Compute = CPU
+    """Where the stage computes, if it can choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +202,11 @@ class Stage(ABC, Generic[P, Partial]):
     outputs: ClassVar[tuple[Output, ...]] = ()
     commands: ClassVar[tuple[Command, ...]] = ()
     groups: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """HDF5 attributes (NX_class, signal, axes) of groups below `/entry`, by path."""
+    """HDF5 attributes (NX_class, signal, axes) of groups below the entry, by path; "": its own."""
+    entry: ClassVar[str] = "entry"
+    """Name of the NXentry that holds everything in its files."""
+    creator: ClassVar[str] = f"Ronda {__version__}"
+    """Attribute `creator` of its files, by which some readers choose what they do."""
 
     def __init__(self) -> None:
         self.connection = Connection()
@@ -198,8 +234,10 @@ class Stage(ABC, Generic[P, Partial]):
         """
 
     @abstractmethod
-    def reduce(self, frame: Frame, partial: Partial, settings: Settings) -> Row:
+    def reduce(self, frame: Frame, partial: Partial, settings: Settings) -> Row | None:
         """Fold one frame's partial into the outputs; return its row for the tables.
+
+        None: the frame counts as reduced, but is not to be written.
 
         Raises
         ------
@@ -248,7 +286,18 @@ class Stage(ABC, Generic[P, Partial]):
         return None
 
     def update(self) -> Tree:
-        """Return the values of `Record.SERIES` outputs and whatever else the open file needs."""
+        """Return the values of `Record.SERIES` outputs and whatever else the open file needs.
+
+        What never changes needs to be there only when a series begins, at its first frame.
+        """
+        return {}
+
+    def cells(self) -> Mapping[str, tuple[int, ...] | NDArray[Any]]:
+        """Return the shapes of `Record.CELL` outputs, by path, for a file that begins.
+
+        An array instead of a shape holds what is there already (a scan that is
+        resumed); it is not copied, and is written once.
+        """
         return {}
 
     def kept_texts(self, parameters: P) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core.compute.device import Compute
 from ..core.fence import Fence
 from ..core.history import History
 from ..core.parameters import Parameters
@@ -21,7 +22,6 @@ from .registration import PLACEHOLDER
 
 log = logging.getLogger(__name__)
 
-COMPUTE_DEVICES = ("cpu",)
 MOST_WORKERS = 256
 HISTORY = "history.log"
 """File, in the device's folder, that tells who changed what."""
@@ -49,8 +49,11 @@ class Properties:
             if PLACEHOLDER.search(value):
                 return f"a property is {value!r}: put what that stands for there, then Init"
         policies = [policy.value for policy in Policy]
-        if self.compute_device not in COMPUTE_DEVICES:
-            return _refusal("ComputeDevice", self.compute_device, COMPUTE_DEVICES)
+        try:
+            compute = Compute.parse(self.compute_device)
+            _ = compute.device() if compute.opencl else None
+        except ValueError as error:
+            return f"ComputeDevice: {error}: change it, then Init"
         if self.policy not in policies:
             return _refusal("Policy", self.policy, policies)
         if not 1 <= self.workers <= MOST_WORKERS:
@@ -116,6 +119,7 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
         Policy(properties.policy),
         place,
         history,
+        Compute.parse(properties.compute_device),
     )
     return Assembly(runner, folder, "", problems)
 

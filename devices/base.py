@@ -95,7 +95,11 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         default_value=[],
     )
     Workers = device_property(int, "Threads that reduce frames.", default_value=4)
-    ComputeDevice = device_property(str, "What computes: cpu.", default_value="cpu")
+    ComputeDevice = device_property(
+        str,
+        "What computes: cpu (Numba), gpu, acc, opencl or opencl:PLATFORM,DEVICE.",
+        default_value="cpu",
+    )
     QueueBytes = device_property(int, "Bytes of frames that may wait.", default_value=QUEUE_BYTES)
     Policy = device_property(
         str,

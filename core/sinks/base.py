@@ -34,7 +34,7 @@ class Sink:
         """Get ready to take what this stage makes."""
 
     def begin(self, series: Series, frame: Frame, settings: Settings) -> None:
-        """Begin a series, at its first usable frame."""
+        """Begin a series, at its first usable frame; its first row may come later, or never."""
 
     def adopt(self, frame: Frame, settings: Settings) -> None:
         """Take note that the rows from this frame on come from other parameters."""

@@ -1,6 +1,6 @@
 """What a series' NeXus file holds, derived from the declaration of its stage.
 
-Everything stands under `/entry`. The stage says where its outputs stand
+Everything stands under one entry (`Stage.entry`). The stage says where its outputs stand
 (`Output.path`), which groups there are (`Stage.groups`) and what else is to be
 written (`Stage.update`, `Closing.tree`); the rest is the same for all stages:
 
@@ -28,8 +28,9 @@ from ... import __version__
 from ..frame import Series
 from ..parameters import Parameters
 from ..stage import SLOTS, Kind, Output, Record, Settings, Stage, Tree
-from .columns import TABLES, Columns
-from .seriesfile import CHANGES
+from .cells import Places
+from .columns import COUNT, TABLES, Columns, FrameColumns
+from .seriesfile import CHANGES, END_NOTE, END_TIME
 from .tables import CHUNK_ROWS
 from .tree import NAMES, SLOT
 from .wire import Message, fixed_text, plain
@@ -40,19 +41,20 @@ TEXT_BYTES = 256
 CHANGE_BYTES = 4096
 """Longest change of parameters in the open file, as JSON; cut there, whole after the end."""
 BLANK_BYTES = 1 << 20
-"""Arrays from this size on are not written at the beginning, only declared."""
+"""Outputs from this size on are not written at the beginning, only declared: they are replaced
+soon. What is no output (an image that never changes) is written whatever its size."""
 HEADER_BYTES = 1 << 20
 """Longest stream header that is kept."""
 COUNTS = ("received", "reduced", "rejected", "dropped", "lost", "missing_rows")
 
 
-def below_entry(tree: Tree) -> dict[str, Any]:
+def below_entry(entry: str, tree: Tree) -> dict[str, Any]:
     """Return a stage's tree with paths from the file's root, ready to be sent."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if key.endswith(">") and "::" not in value:
-            value = f"entry/{value}"
-        out[f"entry{key}" if key.startswith("@") else f"entry/{key}"] = plain(value)
+            value = f"{entry}/{value}"
+        out[f"{entry}{key}" if key.startswith("@") else f"{entry}/{key}"] = plain(value)
     return out
 
 
@@ -62,40 +64,45 @@ def begin_message(
     shape: tuple[int, ...],
     settings: Settings,
     update: Tree,
+    places: Places,
 ) -> Message:
-    """Return the layout of a series' file: `tree` and `blanks` of a `begin` message.
+    """Return the layout of a series' file: `tree`, `blanks` and `grids` of a `begin` message.
 
     Parameters
     ----------
     shape
         Of a frame: (rows, columns).
     update
-        What `Stage.update` gave at the first frame.
+        What `Stage.update` gave at the first frame, without cells.
+    places
+        Datasets that cells are written to.
     """
-    tree, blanks = _outputs(stage, shape, update)
+    tree, blanks = _outputs(stage, shape, update, places)
+    entry = stage.entry
     fixed = {
         **_head(stage, series),
-        **process_tree(stage, settings, series.run_id),
-        **_detector(series, settings.parameters),
-        **{f"entry/ledger/{name}": 0 for name in COUNTS},
-        "entry/header@NX_class": "NXnote",
-        "entry/header/type": "application/json",
-        "entry/header/data": plain(_json(dict(series.metadata))[:HEADER_BYTES]),
-        f"entry/process/{CHANGES}@NX_class": "NXcollection",
+        **process_tree(stage, settings),
+        **_detector(entry, series, settings.parameters),
+        **{f"{entry}/ledger/{name}": 0 for name in COUNTS},
+        f"{entry}/header@NX_class": "NXnote",
+        f"{entry}/header/type": "application/json",
+        f"{entry}/header/data": plain(_json(dict(series.metadata))[:HEADER_BYTES]),
+        f"{entry}/process/{CHANGES}@NX_class": "NXcollection",
     }
     tree = {**fixed, **_group_attributes(stage), **tree}
     tables = [output.path for output in stage.outputs if output.record in TABLES]
-    paths = (*tree, *blanks, *(f"entry/{path}" for path in tables if path))
-    return {"tree": {**_collections(paths, tree), **tree}, "blanks": blanks}
+    paths = (*tree, *blanks, *places.layout, *(f"{entry}/{path}" for path in tables if path))
+    grids = places.layout
+    return {"tree": {**_collections(paths, tree), **tree}, "blanks": blanks, "grids": grids}
 
 
 def document_tree(stage: AnyStage, settings: Settings | None, tree: Tree) -> dict[str, Any]:
     """Return a document with what every file has around it, from the file's root."""
-    content = below_entry(tree)
+    content = below_entry(stage.entry, tree)
     groups = set(_ancestors(content))
     out = _root(stage)
     if settings:
-        out.update(process_tree(stage, settings, None))
+        out.update(process_tree(stage, settings))
     for key, value in _group_attributes(stage).items():
         if key.partition("@")[0] in groups:
             out[key] = value
@@ -110,9 +117,9 @@ def change_row(first: int, old: Settings, new: Settings) -> dict[str, Any]:
     return {"frame": first, "version": new.version, "values": json.dumps(values)}
 
 
-def change_columns(row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def change_columns(entry: str, row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return such a row as columns of the book of changes."""
-    place = f"entry/process/{CHANGES}"
+    place = f"{entry}/process/{CHANGES}"
     return {
         f"{place}/frame": np.array([row["frame"]], np.int64),
         f"{place}/version": np.array([row["version"]], np.int64),
@@ -120,34 +127,47 @@ def change_columns(row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def books(tables: Iterable[Columns]) -> dict[str, Any]:
+def last_tree(entry: str, end: str, missing_rows: int, changes: list[str]) -> dict[str, Any]:
+    """Return what every series' file gets at its end: when, what is missing, whole changes."""
+    whole = {f"{entry}/process/{CHANGES}/values": changes} if changes else {}
+    return {
+        f"{entry}/ledger/missing_rows": missing_rows,
+        f"{entry}/{END_TIME}": end,
+        f"{entry}/{END_NOTE}": "complete",
+        **whole,
+    }
+
+
+def books(entry: str, tables: Iterable[Columns]) -> dict[str, Any]:
     """Return the tables of a `begin` message: the stage's, and changes of parameters.
 
-    By book and path: dtype and shape of a row, whether it marks slots as used, and
-    the most rows in a piece (`ronda.core.sinks.tables.Table`).
+    By book and path the first fields of a `ronda.core.sinks.tables.Table`.
     """
-    out = {
-        book.name: {
-            each.path: (each.dtype.str, each.shape, each.marks, book.chunk_rows)
+    out: dict[str, dict[str, Any]] = {}
+    for book in tables:
+        rows = book.chunk_rows
+        out[book.name] = {
+            each.path: (each.dtype.str, each.shape, each.marks, rows, each.compressed)
             for each in book.columns
         }
-        for book in tables
-    }
-    changes = change_columns({"frame": 0, "version": 0, "values": ""})
+        for path, events in book.pointers if isinstance(book, FrameColumns) else ():
+            names = [each.path.rpartition("/")[2] for each in events.columns]
+            out[book.name][path] = (COUNT.str, (), False, rows, False, names)
+    changes = change_columns(entry, {"frame": 0, "version": 0, "values": ""})
     out[CHANGES] = {
         path: (column.dtype.str, (), False, CHUNK_ROWS) for path, column in changes.items()
     }
     return out
 
 
-def raw_link(series: Series, file: Path) -> dict[str, Any]:
+def raw_link(entry: str, series: Series, file: Path) -> dict[str, Any]:
     """Return the link to the detector's own file, relative where both share a root folder."""
     raw = Path(series.filename)
     if not raw.name or series.metadata.get("save_raw") is False:
         return {}
     together = raw.is_absolute() and raw.parts[:2] == file.absolute().parts[:2]
     name = os.path.relpath(raw, file.absolute().parent) if together else str(raw)
-    return {"entry/raw>": plain(f"{name}::/")}
+    return {f"{entry}/raw>": plain(f"{name}::/")}
 
 
 def now() -> str:
@@ -164,49 +184,51 @@ def _root(stage: AnyStage) -> dict[str, Any]:
     plots = [path for path in signals if SLOT not in path]
     return {
         "@NX_class": "NXroot",
-        "@default": "entry",
-        "@creator": f"Ronda {__version__}",
+        "@default": stage.entry,
+        "@creator": stage.creator,
         "@file_time": now(),
-        "entry@NX_class": "NXentry",
-        **({"entry@default": plots[0]} if plots else {}),
-        "entry/program_name": "ronda",
+        f"{stage.entry}@NX_class": "NXentry",
+        **({f"{stage.entry}@default": plots[0]} if plots else {}),
+        f"{stage.entry}/program_name": "ronda",
     }
 
 
 def _head(stage: AnyStage, series: Series) -> dict[str, Any]:
     began = datetime.fromtimestamp(series.run_id / 1000, UTC)
     name = Path(series.filename).stem
-    scan = {} if series.scan_number is None else {"entry/scan_number": series.scan_number}
+    entry, number = stage.entry, series.scan_number
+    scan = {} if number is None else {f"{entry}/scan_number": number}
     return {
         **_root(stage),
-        "entry/title": plain(f"{stage.title}: {name}" if name else stage.title),
-        "entry/start_time": began.isoformat(timespec="milliseconds"),
-        "entry/end_time": fixed_text("", 32),
-        "entry/end_note": fixed_text("", 64),
-        "entry/run_id": np.uint64(series.run_id),
-        "entry/joined_late": series.joined_late,
+        f"{entry}/title": plain(f"{stage.title}: {name}" if name else stage.title),
+        f"{entry}/start_time": began.isoformat(timespec="milliseconds"),
+        f"{entry}/{END_TIME}": fixed_text("", 32),
+        f"{entry}/{END_NOTE}": fixed_text("", 64),
+        f"{entry}/run_id": np.uint64(series.run_id),
+        f"{entry}/joined_late": series.joined_late,
         **scan,
     }
 
 
-def process_tree(stage: AnyStage, settings: Settings, run_id: int | None) -> dict[str, Any]:
+def process_tree(stage: AnyStage, settings: Settings) -> dict[str, Any]:
     """Return the NXprocess: what was done to the frames, with every parameter."""
     values = settings.parameters.to_json()
+    place = f"{stage.entry}/process"
     out: dict[str, Any] = {
-        "entry/process@NX_class": "NXprocess",
-        "entry/process/program": "ronda",
-        "entry/process/version": __version__,
-        "entry/process/date": now(),
-        "entry/process/sequence_index": 1,
-        "entry/process/stage": stage.name,
-        "entry/process/parameters_version": settings.version,
-        "entry/process/parameters@NX_class": "NXparameters",
-        "entry/process/configuration@NX_class": "NXnote",
-        "entry/process/configuration/type": "application/json",
-        "entry/process/configuration/data": plain(json.dumps(values)),
+        f"{place}@NX_class": "NXprocess",
+        f"{place}/program": "ronda",
+        f"{place}/version": __version__,
+        f"{place}/date": now(),
+        f"{place}/sequence_index": 1,
+        f"{place}/stage": stage.name,
+        f"{place}/parameters_version": settings.version,
+        f"{place}/parameters@NX_class": "NXparameters",
+        f"{place}/configuration@NX_class": "NXnote",
+        f"{place}/configuration/type": "application/json",
+        f"{place}/configuration/data": plain(json.dumps(values)),
     }
     for name, value in values.items():
-        path = f"entry/process/parameters/{name}"
+        path = f"{place}/parameters/{name}"
         out[path] = "" if value is None else plain(value)
         unit = parameter_unit(settings.parameters, name)
         if unit:
@@ -220,10 +242,10 @@ def parameter_unit(parameters: Parameters, name: str) -> str:
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
-def _detector(series: Series, parameters: Parameters) -> dict[str, Any]:
-    place = "entry/instrument/detector"
+def _detector(entry: str, series: Series, parameters: Parameters) -> dict[str, Any]:
+    place = f"{entry}/instrument/detector"
     out: dict[str, Any] = {
-        "entry/instrument@NX_class": "NXinstrument",
+        f"{entry}/instrument@NX_class": "NXinstrument",
         f"{place}@NX_class": "NXdetector",
         f"{place}/local_name": plain(series.detector),
     }
@@ -236,21 +258,26 @@ def _detector(series: Series, parameters: Parameters) -> dict[str, Any]:
 
 
 def _outputs(
-    stage: AnyStage, shape: tuple[int, ...], update: Tree
+    stage: AnyStage, shape: tuple[int, ...], update: Tree, places: Places
 ) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]:
     """Return values and blanks of what is replaced while the file is open, and attributes."""
     tree: dict[str, Any] = {}
     blanks: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for key, value in below_entry(update).items():
-        if isinstance(value, np.ndarray) and value.nbytes >= BLANK_BYTES:
+    changing = {f"{stage.entry}/{output.path}" for output in stage.outputs}
+    for key, value in below_entry(stage.entry, update).items():
+        large = isinstance(value, np.ndarray) and value.nbytes >= BLANK_BYTES
+        if large and key in changing:
             blanks[key] = (value.dtype.str, value.shape)
         else:
             tree[key] = _changeable(key, value)
     for output in stage.outputs:
         if output.record is Record.NO or not output.path:
             continue
-        path = f"entry/{output.path}"
+        path = f"{stage.entry}/{output.path}"
         known = path in tree or path in blanks or output.record in TABLES
+        known |= output.path in places.grids
+        if output.record is Record.CELL and not known:
+            continue
         if not known and output.kind is Kind.SCALAR:
             blanks[path] = (np.dtype(output.dtype).str, ())
         elif not known and output.kind is Kind.IMAGE:
@@ -278,14 +305,14 @@ def _output_attributes(path: str, output: Output) -> dict[str, Any]:
     attributes = {
         "units": output.unit,
         "long_name": output.label,
-        "interpretation": forms.get(output.kind, "") if output.record is Record.SERIES else "",
+        "interpretation": "" if output.record in TABLES else forms.get(output.kind, ""),
     }
     return {f"{path}@{name}": text for name, text in attributes.items() if text}
 
 
 def _group_attributes(stage: AnyStage) -> dict[str, Any]:
     return {
-        f"entry/{path}@{name}" if path else f"entry@{name}": plain(value)
+        f"{stage.entry}/{path}@{name}" if path else f"{stage.entry}@{name}": plain(value)
         for path, group in stage.groups.items()
         for name, value in group.items()
     }

@@ -9,22 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..frame import Frame, Series
-from ..stage import SLOTS, Document, Row, Settings, Stage, Tree
+from ..stage import SLOTS, Document, Record, Row, Settings, Stage, Tree
 from . import layout
 from .base import Sink
-from .columns import TABLES, check_events, columns
+from .cells import kept, places, row_size
+from .columns import TABLES, check_tables, columns
 from .paths import PathError, Roots, document_path, series_path
 from .process import WriterProcess
 from .room import ALARMING, NOTED, Room
-from .seriesfile import CHANGES, END_NOTE, END_TIME
 from .sheet import Place, Sheet
 from .wire import Message, plain, size
 
@@ -99,9 +96,10 @@ class NexusWriter(Sink):
         ValueError
             If the stage declares tables that cannot be written.
         """
-        check_events(stage.outputs)
+        check_tables(stage.outputs)
         self._stage = stage
-        self._row_names = [each.name for each in stage.outputs if each.record in TABLES]
+        of_rows = (*TABLES, Record.CELL)
+        self._row_names = [each.name for each in stage.outputs if each.record in of_rows]
         self._process = WriterProcess(self._roots.state, self._answer)
 
     @property
@@ -116,8 +114,16 @@ class NexusWriter(Sink):
             self.note(about, "")
         if series.filename or series.joined_late or self._output_file:
             complain = partial(self.note, "rows")
-            sheet = Sheet(series, frame.shape, settings, self._count_dropped, complain)
-            self._sheets[series.run_id] = sheet
+            self._sheets[series.run_id] = sheet = Sheet(
+                series,
+                frame.shape,
+                frame.dtype,
+                settings,
+                self._stage.entry,
+                self._count_dropped,
+                complain,
+            )
+            self._take_values(sheet)
 
     def adopt(self, frame: Frame, settings: Settings) -> None:
         """Record that parameters changed, from this frame on."""
@@ -129,7 +135,7 @@ class NexusWriter(Sink):
         sheet.settings = settings
         if sheet.begun and self._process:
             sheet.changes.append(change)
-            self._process.submit(lambda: self._rows_of_change(sheet, change), must=True)
+            self._process.submit(lambda: sheet.change_message(change), must=True)
 
     def row(self, frame: Frame, row: Row) -> None:
         """Add one reduced frame; the first one lays the file out."""
@@ -137,10 +143,10 @@ class NexusWriter(Sink):
         if sheet is None or self._process is None:
             return
         self._listen(self._process)
-        values = {name: _kept(row[name]) for name in self._row_names if name in row}
+        values = {name: kept(row[name]) for name in self._row_names if name in row}
         if not sheet.begun:
             self._begin_file(sheet, values)
-        if not self._process.submit_row(sheet, values, size(values)):
+        if not self._process.submit_row(sheet, values, row_size(values)):
             sheet.lost(1)
 
     def update(self, series: Series, tree: Tree) -> None:
@@ -148,32 +154,32 @@ class NexusWriter(Sink):
         sheet = self._sheets.get(series.run_id)
         if sheet is None or not sheet.begun or self._process is None:
             return
-
-        def make() -> Message | None:
-            return self._message("update", sheet, layout.below_entry(tree))
-
-        if self._process.submit(make, size(tree)):
+        must = not tree.keys().isdisjoint(sheet.places.paths.values())  # cells come once
+        if self._process.submit(lambda: sheet.update_message(tree), row_size(tree), must=must):
             self.note("overflow", "")
 
     def finish(self, series: Series, tree: Tree) -> None:
-        """End a series with its final values and links."""
+        """End a series with its final values and links; one without any row gets its file now."""
         sheet = self._sheets.get(series.run_id)
         if sheet is None or self._process is None:
             return
         self._ending[series.run_id] = sheet
         del self._sheets[series.run_id]
-        if sheet.dead or not sheet.begun:
+        if sheet.dead:
             self._ending.pop(series.run_id, None)
             return
+        if not sheet.begun:
+            self._begin_file(sheet, {})
         end = layout.now()
         if self._process.full:
-            tree = {key: value for key, value in tree.items() if size({key: value}) < LARGE}
+            tree = {key: value for key, value in tree.items() if row_size({key: value}) < LARGE}
             self.note(
                 "overflow",
                 f"the file writer is too slow: the images of series "
                 f"{series.run_id} are not in its file",
             )
-        self._process.submit(lambda: self._finish_message(sheet, tree, end), size(tree), must=True)
+        nbytes = row_size(tree)
+        self._process.submit(lambda: self._finish_message(sheet, tree, end), nbytes, must=True)
 
     def save(self, document: Document) -> None:
         """Write a file of its own, beside the newest series' file."""
@@ -227,27 +233,38 @@ class NexusWriter(Sink):
 
     # --------------------------------------------------------------- messages
 
-    def _begin_file(self, sheet: Sheet, first: Row) -> None:
-        sheet.begun = True
-        update: Tree = {}
+    def _take_values(self, sheet: Sheet) -> None:
+        """Take what the stage has now: when the first row comes, it may be at another series."""
         try:
-            update = self._stage.update()
+            sheet.first = self._stage.update()
+            sheet.places, cells = places(self._stage, self._stage.cells())
+            sheet.first = {**sheet.first, **cells}
         except Exception as error:
             self.note("layout", f"the stage's values for the file could not be taken: {error}")
             log.exception("update of stage %s failed", self._stage.name)
+
+    def _begin_file(self, sheet: Sheet, row: Row) -> None:
+        """Lay a file out as its first row says; an empty one: as far as that is known."""
         overwrite, self._overwrite = self._overwrite, False
         settings = sheet.settings
+        first, sheet.first = sheet.first, {}
+        cells = {key: value for key, value in first.items() if key in sheet.places.grids}
+        values = {key: value for key, value in first.items() if key not in cells}
 
         def make() -> Message | None:
-            return self._begin_message(sheet, settings, first, update, overwrite)
+            return self._begin_message(sheet, settings, row, values, overwrite)
 
         assert self._process
-        self._process.submit(make, size(update), starts=True, must=True)
+        self._process.submit(make, size(values), starts=True, must=True)
+        if cells:
+            nbytes = row_size(cells)
+            self._process.submit(lambda: sheet.update_message(cells), nbytes, must=True)
+        sheet.begun = True  # now only: an update of another thread must not overtake it
 
     def _begin_message(
-        self, sheet: Sheet, settings: Settings, first: Row, update: Tree, overwrite: bool
+        self, sheet: Sheet, settings: Settings, row: Row, update: Tree, overwrite: bool
     ) -> Message | None:
-        sheet.books = columns(self._stage, first)
+        sheet.books = columns(self._stage, row, sheet.pixels)
         try:
             path = self._output_file or series_path(sheet.series, self._stage.name, self._roots)
         except (PathError, OSError, ValueError) as error:
@@ -258,14 +275,16 @@ class NexusWriter(Sink):
             sheet.place = Place.NONE
             return None
         sheet.place, self._folder = Place.FOUND, path.parent
-        parts = layout.begin_message(self._stage, sheet.series, sheet.shape, settings, update)
-        parts["tree"].update(layout.raw_link(sheet.series, path))
+        parts = layout.begin_message(
+            self._stage, sheet.series, sheet.shape, settings, update, sheet.places
+        )
+        parts["tree"].update(layout.raw_link(sheet.entry, sheet.series, path))
         return {
             "do": "begin",
             "run": sheet.series.run_id,
             "path": str(path.absolute()),
             "overwrite": overwrite,
-            "books": layout.books(sheet.books),
+            "books": layout.books(sheet.entry, sheet.books),
             "slots": SLOTS,
             **parts,
         }
@@ -273,14 +292,7 @@ class NexusWriter(Sink):
     def _finish_message(self, sheet: Sheet, tree: Tree, end: str) -> Message | None:
         if sheet.place is not Place.FOUND:
             self._ending.pop(sheet.series.run_id, None)
-            return None
-        last = layout.below_entry(tree)
-        last["entry/ledger/missing_rows"] = sheet.missing
-        last[END_TIME], last[END_NOTE] = end, "complete"
-        if sheet.changes:
-            values = [change["values"] for change in sheet.changes]
-            last[f"entry/process/{CHANGES}/values"] = values
-        return self._message("finish", sheet, last)
+        return sheet.finish_message(tree, end)
 
     def _checkpoint_message(self) -> Message | None:
         with self._lock:
@@ -288,17 +300,6 @@ class NexusWriter(Sink):
         if tree is None:
             return None
         return {"do": "checkpoint", "tree": {k: plain(v) for k, v in tree.items()}}
-
-    def _message(self, what: str, sheet: Sheet, tree: Tree) -> Message | None:
-        if sheet.place is not Place.FOUND:
-            return None
-        return {"do": what, "run": sheet.series.run_id, "tree": dict(tree)}
-
-    def _rows_of_change(self, sheet: Sheet, change: Mapping[str, Any]) -> Message | None:
-        if sheet.place is not Place.FOUND:
-            return None
-        books = {CHANGES: layout.change_columns(change)}
-        return {"do": "rows", "run": sheet.series.run_id, "frames": 0, "books": books}
 
     # ---------------------------------------------------------------- answers
 
@@ -383,8 +384,3 @@ class NexusWriter(Sink):
 
 def _is_silent(process: WriterProcess) -> bool:
     return time.monotonic() - process.heard > SILENT_SECONDS
-
-
-def _kept(value: Any) -> Any:
-    """Return a value that the stage cannot change any more."""
-    return value.copy() if isinstance(value, np.ndarray) else value

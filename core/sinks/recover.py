@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import h5py
+import numpy as np
 
+from .compression import make_readable
 from .reserved import ROOM, VERSION, abandon, close, reserve
-from .seriesfile import END_NOTE, END_TIME, complete
+from .seriesfile import END_NOTE, END_TIME, ENTRY, complete
+from .tables import POINTS_INTO
 from .tree import write_tree
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -78,13 +81,15 @@ def _recover_copy(path: Path) -> str:
 
 def _complete_copy(draft: Path, ended: datetime) -> tuple[int, list[str]]:
     """Read everything, note the end and complete; return rows, and what could not be read."""
+    make_readable()
     file = h5py.File(draft, "r+", libver=VERSION)
     try:
         tables, damaged = _read_all(file)
-        if not damaged and END_NOTE in file and not file[END_NOTE][()]:
+        note, time = (f"{_entry(file)}/{name}" for name in (END_NOTE, END_TIME))
+        if not damaged and note in file and not file[note][()]:
             _even_out(tables)
         rows = max((len(table) for group in tables for table in group), default=0)
-        end = {END_NOTE: NOTE, END_TIME: ended.isoformat(timespec="seconds")}
+        end = {note: NOTE, time: ended.isoformat(timespec="seconds")}
         finishing = write_tree if damaged else complete
         finishing(file, {key: text for key, text in end.items() if key in file})
         file.flush()
@@ -123,10 +128,15 @@ def _read_all(file: h5py.File) -> tuple[list[list[h5py.Dataset]], list[str]]:
 
 
 def _read_values(dataset: h5py.Dataset) -> None:
-    """Read a dataset piece by piece."""
-    if dataset.size:
-        for piece in dataset.iter_chunks() if dataset.chunks else [()]:
-            dataset[piece]
+    """Read a dataset piece by piece; what was never written is no piece."""
+    if not dataset.chunks:
+        dataset[()]
+        return
+    pieces: list[tuple[int, ...]] = []
+    dataset.id.chunk_iter(lambda stored: pieces.append(stored.chunk_offset))
+    for place in pieces:
+        ends = zip(place, dataset.chunks, strict=True)
+        dataset[tuple(slice(start, start + length) for start, length in ends)]
 
 
 def _even_out(tables: list[list[h5py.Dataset]]) -> None:
@@ -136,13 +146,39 @@ def _even_out(tables: list[list[h5py.Dataset]]) -> None:
     series had not ended: after that there may be links to tables of other groups.
     """
     for group in tables:
+        pointers = [table for table in group if POINTS_INTO in table.attrs]
+        if pointers:
+            _even_out_events(group, pointers[0])
+            continue
         for table in group:
             table.resize(min(map(len, group)), axis=0)
 
 
+def _even_out_events(group: list[h5py.Dataset], pointer: h5py.Dataset) -> None:
+    """Cut tables of frames and of events to the frames that have all their rows."""
+    names = set(pointer.attrs[POINTS_INTO])
+    events = [table for table in group if table.name.rpartition("/")[2] in names]
+    frames = [table for table in group if table not in (pointer, *events)]
+    ends = pointer[: min([len(pointer), *(len(table) + 1 for table in frames)])]
+    there = (ends[1:] >= ends[:-1]) & (ends[1:] <= min(map(len, events), default=0))
+    count = len(there) if there.all() else int(np.argmin(there))
+    pointer.resize(count + 1, axis=0)
+    for table in frames:
+        table.resize(count, axis=0)
+    for table in events:
+        table.resize(int(ends[count]), axis=0)
+
+
+def _entry(file: h5py.File) -> str:
+    """Return the name of the group that holds everything."""
+    name = file.attrs.get("default")
+    return name if isinstance(name, str) and name.strip("/") else ENTRY
+
+
 def _is_complete(path: Path) -> bool:
     with h5py.File(path, "r", locking=False) as file:
-        return END_NOTE not in file or bool(file[END_NOTE][()])
+        note = f"{_entry(file)}/{END_NOTE}"
+        return note not in file or bool(file[note][()])
 
 
 def _claim(file: BinaryIO, path: Path) -> None:

@@ -8,10 +8,12 @@ files in good hands: when the input ends, the writer completes them and exits.
 
 | message    | entries                                                            |
 |------------|--------------------------------------------------------------------|
-| begin      | run, path, overwrite, tree, blanks, books: tables by path, slots   |
-| rows       | run, frames: how many these rows belong to, books: columns by path |
-| update     | run, tree                                                          |
-| finish     | run, tree                                                          |
+| begin      | run, path, overwrite, tree, blanks, books: tables by path, slots,  |
+|            | grids: by path                                                     |
+| rows       | run, frames: how many these rows belong to, books: columns by path,|
+|            | cells: places and values by path                                   |
+| update     | run, tree, cells                                                   |
+| finish     | run, tree, cells                                                   |
 | save       | path, tree                                                         |
 | checkpoint | tree                                                               |
 
@@ -50,10 +52,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .checkpoint import write_checkpoint
+from .grids import Grid
 from .journal import Journal
 from .recover import recover
 from .reserved import ROOM, abandon, any_abandoned, close, create_new
-from .seriesfile import END_NOTE, END_TIME, SeriesFile, State
+from .seriesfile import SeriesFile, State
 from .tables import Table
 from .tree import write_tree
 from .wire import Message, receive, size
@@ -139,6 +142,10 @@ class Scribe:
             }
             for book, tables in message["books"].items()
         }
+        grids = {
+            path: Grid(np.dtype(dtype), tuple(shape), compressed)
+            for path, (dtype, shape, compressed) in message["grids"].items()
+        }
         blanks = {path: (dtype, tuple(shape)) for path, (dtype, shape) in message["blanks"].items()}
         self._files[message["run"]] = SeriesFile(
             Path(message["path"]),
@@ -147,6 +154,7 @@ class Scribe:
             books,
             message["slots"],
             message["overwrite"],
+            grids,
         )
         self._newest = message["run"]
         self._flush(message["run"])
@@ -157,7 +165,7 @@ class Scribe:
         if file is None:
             self._answer({"event": "dropped", "run": run, "rows": frames})
             return
-        file.rows(message["books"], frames)
+        file.rows(message["books"], frames, message.get("cells"))
         if sum(each.nbytes for each in self._files.values()) > MOST_WAITING:
             self._flush(run)
             if not file.idle:
@@ -165,11 +173,11 @@ class Scribe:
 
     def _do_update(self, message: Message) -> None:
         if message["run"] in self._files:
-            self._files[message["run"]].update(message["tree"])
+            self._files[message["run"]].update(message["tree"], message.get("cells"))
 
     def _do_finish(self, message: Message) -> None:
         if message["run"] in self._files:
-            self._files[message["run"]].finish(message["tree"])
+            self._files[message["run"]].finish(message["tree"], message.get("cells"))
             self._flush(message["run"])
 
     def _do_save(self, message: Message) -> None:
@@ -276,7 +284,7 @@ class Scribe:
         end = datetime.now(UTC).isoformat(timespec="seconds")
         for file in self._files.values():
             if not file.ending:
-                file.finish({END_NOTE: NOTE, END_TIME: end})
+                file.finish_early(NOTE, end)
         for trial in range(LAST_TRIES):
             self._flush_all()
             if not self._files and not self._saves and self._state is None:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import tree as trees
+from .grids import Cells, Grid, Grids
 from .inplace import modify
 from .reserved import ROOM, VERSION, abandon, close, create_new, give_back, reserve
 from .tables import Book, Table, fill_value
@@ -33,8 +34,10 @@ from .wire import size
 
 CHANGES = "changes"
 """Name of the book of parameter changes, and of its group; the others' rows belong to frames."""
-END_TIME, END_NOTE = "entry/end_time", "entry/end_note"
-"""Texts of every series' file that whoever completes it fills in."""
+END_TIME, END_NOTE = "end_time", "end_note"
+"""Texts in the entry of every series' file that whoever completes it fills in."""
+ENTRY = "entry"
+"""Name of the entry of a file that has no attribute `default`."""
 
 
 class State(Enum):
@@ -64,6 +67,8 @@ class SeriesFile:
         Number of slots that `{slot}` in a path stands for.
     overwrite
         Replace an existing file instead.
+    grids
+        Datasets that cells are written to, by path.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class SeriesFile:
         books: Mapping[str, dict[str, Table]],
         slots: int,
         overwrite: bool = False,
+        grids: Mapping[str, Grid] | None = None,
     ) -> None:
         self.path, self.state = path, State.NEW
         self.refused: list[str] = []
@@ -83,6 +89,7 @@ class SeriesFile:
         """Frames whose rows are safely written."""
         self._frames_waiting = 0
         self._books = {name: Book(tables) for name, tables in books.items()}
+        self._grids = Grids(grids or {})
         self._slots, self._overwrite, self._ending = slots, overwrite, False
         self._used: set[int] = set()
         self._values: dict[str, Any] = {}
@@ -94,29 +101,51 @@ class SeriesFile:
 
     # --------------------------------------------------------------- what comes
 
-    def rows(self, books: Mapping[str, dict[str, NDArray[Any]]], frames: int) -> None:
+    def rows(
+        self,
+        books: Mapping[str, dict[str, NDArray[Any]]],
+        frames: int,
+        cells: Cells | None = None,
+    ) -> None:
         """Take the rows of so many frames: by book, for each table an array [row, ...].
 
         Raises
         ------
         KeyError
-            If a book or its columns are others than in the layout; nothing is taken.
+            If a book, its columns or a cell are not in the layout; nothing is taken.
         """
+        cells = cells or {}
+        self._grids.check(cells)
         for name, columns in books.items():
             self._books[name].check(columns)
         for name, columns in books.items():
             self._books[name].waiting.append(columns)
+        self._grids.take(cells, of_frames=True)
         self._frames_waiting += frames
 
-    def update(self, tree: trees.Tree) -> None:
-        """Take new values; of each only the newest is kept."""
+    def update(self, tree: trees.Tree, cells: Cells | None = None) -> None:
+        """Take new values; of each only the newest is kept.
+
+        Raises
+        ------
+        KeyError
+            If there is no dataset for a cell; nothing is taken.
+        """
+        cells = cells or {}
+        self._grids.check(cells)
+        self._grids.take(cells, of_frames=False)
         self._values.update(tree)
         self._note_names(tree)
 
-    def finish(self, tree: trees.Tree) -> None:
+    def finish(self, tree: trees.Tree, cells: Cells | None = None) -> None:
         """Take the last values; the next `flush` that succeeds completes the file."""
-        self.update(tree)
+        self.update(tree, cells)
         self._ending = True
+
+    def finish_early(self, note: str, time: str) -> None:
+        """Complete the file without last values: how and when that came is noted."""
+        entry = str(self._tree.get("@default", ENTRY))
+        self.finish({f"{entry}/{END_NOTE}": note, f"{entry}/{END_TIME}": time})
 
     @property
     def ending(self) -> bool:
@@ -127,10 +156,12 @@ class SeriesFile:
     def nbytes(self) -> int:
         """Bytes that wait."""
         rows = sum(book.nbytes for book in self._books.values())
-        return rows + sum(getattr(value, "nbytes", 0) for value in self._values.values())
+        values = sum(getattr(value, "nbytes", 0) for value in self._values.values())
+        return rows + values + self._grids.nbytes
 
     def drop_frames(self) -> int:
-        """Forget the frames that wait, with all their rows; return how many."""
+        """Forget the frames that wait, with all their rows and cells; return how many."""
+        self._grids.drop_frames()
         for name, book in self._books.items():
             if name != CHANGES:
                 book.waiting.clear()
@@ -148,8 +179,9 @@ class SeriesFile:
     @property
     def idle(self) -> bool:
         """True if there is nothing to write."""
-        waiting = any(book.waiting for book in self._books.values())
-        return self.state is State.OPEN and not (self._ending or self._values or waiting)
+        rows = self._frames_waiting or any(book.waiting for book in self._books.values())
+        waiting = rows or self._values or self._grids.waiting
+        return self.state is State.OPEN and not (self._ending or waiting)
 
     def flush(self) -> None:
         """Write and flush what waits; after `finish`, complete and close the file.
@@ -188,6 +220,9 @@ class SeriesFile:
             self.path.unlink(missing_ok=True)
         file = create_new(self.path, size(self._tree) + ROOM)
         try:
+            self._handle = os.open(file.filename, os.O_RDWR | os.O_CLOEXEC)
+            with contextlib.suppress(OSError):  # `recover` sees by this that it is being written
+                fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             self._lay_out(file)
             file.flush()
             file.swmr_mode = True
@@ -196,9 +231,6 @@ class SeriesFile:
             abandon(file)
             raise
         self._file, self.path, self.state = file, Path(file.filename), State.OPEN
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):  # `recover` sees by this lock that it is being written
-            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def _lay_out(self, file: h5py.File) -> None:
         for path, (dtype, shape) in self._blanks.items():
@@ -206,6 +238,7 @@ class SeriesFile:
             fill = 0 if kind.kind == "i" else fill_value(kind)
             storage = trees.image_storage(shape, kind)
             file.create_dataset(path, shape=shape, dtype=kind, fillvalue=fill, **storage)
+        self._grids.create(file)
         for book in self._books.values():
             book.create(file, self._slots)
         file.attrs["file_name"] = file.filename
@@ -214,22 +247,26 @@ class SeriesFile:
     def _write(self) -> None:
         """Write all that waits, and flush."""
         rows = sum(book.room(self._slots) for book in self._books.values())
-        reserve(self._handle, rows + size(self._values) + ROOM)
+        reserve(self._handle, rows + self._grids.room() + size(self._values) + ROOM)
         with self._trusting():
             self._write_reserved()
         give_back(self._handle)
         for book in self._books.values():
             book.written_safely()
+        self._grids.written_safely()
         self.frames += self._frames_waiting
         self._frames_waiting = 0
         self._values.clear()
 
     def _write_reserved(self) -> None:
         assert self._file is not None
+        if self._grids.waiting:
+            self._grids.write(self._item)
+            self._file.flush()  # whoever finds a frame finds its cells...
         for book in self._books.values():
             if book.rows_waiting:
                 book.write(self._item, self._used)
-                self._file.flush()  # whoever finds a frame finds the events before it
+                self._file.flush()  # ...and the events before it
         for key, value in self._values.items():
             self._later.pop(key, None)
             if not self._modified(key, value):

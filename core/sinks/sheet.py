@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from ..frame import Series
-from ..stage import Row, Settings
+from ..stage import Row, Settings, Tree
+from . import layout
+from .cells import Places
 from .columns import Columns
+from .seriesfile import CHANGES
 from .wire import Message
 
 
@@ -33,8 +38,10 @@ class Sheet:
 
     Parameters
     ----------
-    series, shape, settings
-        Of its first frame; `shape` is (rows, columns).
+    series, shape, pixels, settings
+        Of its first frame; `shape` is (rows, columns), `pixels` their type.
+    entry
+        Name of the file's entry.
     lose
         Called with the number of rows that will not be in the file.
     complain
@@ -43,13 +50,18 @@ class Sheet:
 
     series: Series
     shape: tuple[int, ...]
+    pixels: np.dtype[Any]
     settings: Settings
+    entry: str
     lose: Callable[[int], None]
     complain: Callable[[str], None]
     begun: bool = False
     """True once its first row came."""
     place: Place = Place.UNKNOWN
     books: tuple[Columns, ...] = ()
+    first: Tree = field(default_factory=dict)
+    """What the stage has for its file when it begins."""
+    places: Places = field(default_factory=Places)
     changes: list[dict[str, Any]] = field(default_factory=list)
     """Changes of parameters, as in `layout.change_row`."""
     missing: int = 0
@@ -64,23 +76,61 @@ class Sheet:
 
     def pack(self, rows: list[Row]) -> Message | None:
         """Return the message for some rows, None if they have no file (any more)."""
-        if self.place is not Place.FOUND or not self.books or self.dead:
+        if not self._holds_frames or self.dead:
             return None
-        books, misfits = {}, Counter[str]()
+        books: dict[str, Any] = {}
+        cells, misfits = self.places.of_rows(rows)
         for book in self.books:
             books[book.name], found = book.stack(rows)
             misfits += found
+        self._note_misfits(misfits)
+        return self._rows(len(rows), books, cells)
+
+    def change_message(self, change: Mapping[str, Any]) -> Message | None:
+        """Return the message for a change of parameters, None without a file."""
+        if self.place is not Place.FOUND:
+            return None
+        return self._rows(0, {CHANGES: layout.change_columns(self.entry, change)}, {})
+
+    def update_message(self, tree: Tree) -> Message | None:
+        """Return the message for new values, None without a file."""
+        return self._values("update", tree, {})
+
+    def finish_message(self, tree: Tree, end: str) -> Message | None:
+        """Return the message for the last values, None without a file."""
+        changes = [change["values"] for change in self.changes]
+        return self._values(
+            "finish", tree, layout.last_tree(self.entry, end, self.missing, changes)
+        )
+
+    def _rows(self, frames: int, books: dict[str, Any], cells: dict[str, Any]) -> Message:
+        run = self.series.run_id
+        return {"do": "rows", "run": run, "frames": frames, "books": books, "cells": cells}
+
+    def _values(self, what: str, tree: Tree, more: Tree) -> Message | None:
+        if self.place is not Place.FOUND:
+            return None
+        rest, cells, misfits = self.places.of_tree(tree)
+        self._note_misfits(misfits)
+        values = {**layout.below_entry(self.entry, rest), **more}
+        return {"do": what, "run": self.series.run_id, "tree": values, "cells": cells}
+
+    def _note_misfits(self, misfits: Counter[str]) -> None:
         if misfits:
             self._misfits += misfits
             bad = [f"{name} of {count} frames" for name, count in self._misfits.items()]
             self.complain(f"values do not fit their tables: {', '.join(bad)}")
-        return {"do": "rows", "run": self.series.run_id, "frames": len(rows), "books": books}
+
+    @property
+    def _holds_frames(self) -> bool:
+        """True if there is a file, and anything of a frame in it."""
+        return self.place is Place.FOUND and bool(self.books or self.places.paths)
 
     def sent(self, rows: int) -> None:
         """Count rows that went to the writer, as far as there is a file."""
         if self.place is Place.REFUSED or self.dead:
             self.lost(rows)
-        elif self.place is Place.FOUND and self.books:
+        elif self._holds_frames:
             self._sent += rows
 
     def lost(self, rows: int) -> None:

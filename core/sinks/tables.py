@@ -10,10 +10,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from .compression import PIECE_BYTES, bitshuffle, most_bytes
 from .tree import CHUNK_BYTES, SLOT, slot_name, storage_type
 
 CHUNK_ROWS = 1024
 """Rows in a piece of a table of frames; fewer where rows are long."""
+POINTS_INTO = "points_into"
+"""Attribute of a table that says where frames end in others: their names."""
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:
@@ -49,6 +52,10 @@ class Table:
     """True: a slot is in use from its first value here on that is not NaN."""
     most_rows: int = CHUNK_ROWS
     """Most rows in a piece of the table."""
+    compressed: bool = False
+    points_into: tuple[str, ...] = ()
+    """Tables of events beside it: then it has one row more than rows came, is 0 there,
+    and holds the sum of what came, the events of all frames so far."""
 
     @property
     def row_bytes(self) -> int:
@@ -58,7 +65,27 @@ class Table:
     @property
     def chunk_rows(self) -> int:
         """Rows in a piece of the table."""
-        return min(max(CHUNK_BYTES // self.row_bytes, 1), self.most_rows)
+        most = PIECE_BYTES if self.compressed else CHUNK_BYTES
+        return min(max(most // self.row_bytes, 1), self.most_rows)
+
+    def room(self, nbytes: int) -> int:
+        """Return the most bytes that so many of rows and the piece they continue, take."""
+        nbytes += self.chunk_rows * self.row_bytes
+        return most_bytes(nbytes) if self.compressed else nbytes
+
+    def create(self, file: h5py.File, path: str) -> None:
+        """Create the table, empty."""
+        table = file.create_dataset(
+            path,
+            shape=(1 if self.points_into else 0, *self.shape),
+            maxshape=(None, *self.shape),
+            chunks=(self.chunk_rows, *self.shape),
+            dtype=storage_type(self.dtype),
+            fillvalue=fill_value(self.dtype),
+            **(bitshuffle() if self.compressed else {}),
+        )
+        if self.points_into:
+            table.attrs.create(POINTS_INTO, list(self.points_into), dtype=h5py.string_dtype())
 
 
 @dataclass(slots=True)
@@ -69,6 +96,8 @@ class Book:
     written: int = 0
     waiting: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     """Columns by path: [row, ...], or [row, slot, ...] where the path has `{slot}`."""
+    _sums: dict[str, int] = field(default_factory=dict)
+    """What pointers hold in their last row that is safe."""
 
     @property
     def rows_waiting(self) -> int:
@@ -93,25 +122,17 @@ class Book:
 
     def room(self, slots: int) -> int:
         """Return the most bytes that writing the rows that wait can take on the disk."""
-        chunks = sum(
-            table.chunk_rows * table.row_bytes * (slots if SLOT in path else 1)
-            for path, table in self.tables.items()
-        )
-        return self.nbytes + chunks if self.waiting else 0
+        room = 0
+        for path, table in self.tables.items() if self.waiting else ():
+            room += table.room(sum(columns[path].nbytes for columns in self.waiting))
+            room += (slots - 1) * table.room(0) if SLOT in path else 0
+        return room
 
     def create(self, file: h5py.File, slots: int) -> None:
         """Create the tables, empty; those with `{slot}` for every slot."""
         for path, table in self.tables.items():
-            rows = table.chunk_rows
             for number in range(slots if SLOT in path else 1):
-                file.create_dataset(
-                    path.replace(SLOT, slot_name(number)),
-                    shape=(0, *table.shape),
-                    maxshape=(None, *table.shape),
-                    chunks=(rows, *table.shape),
-                    dtype=storage_type(table.dtype),
-                    fillvalue=fill_value(table.dtype),
-                )
+                table.create(file, path.replace(SLOT, slot_name(number)))
 
     def write(self, item: Callable[[str], h5py.Dataset], used: set[int]) -> None:
         """Write the rows that wait, after those written.
@@ -133,16 +154,27 @@ class Book:
             if table.marks:
                 used.update(_slots_in_use(columns[path]))
         for path, values in columns.items():
+            more = 0
+            if self.tables[path].points_into:
+                values, more = self._ends(path, values), 1
             for target, part in _targets(path, values, used):
                 dataset = item(target)
-                if len(dataset) != stop:
-                    dataset.resize(stop, axis=0)
-                dataset[self.written : stop] = part.astype(dataset.dtype)
+                if len(dataset) != stop + more:
+                    dataset.resize(stop + more, axis=0)
+                dataset[self.written + more : stop + more] = part.astype(dataset.dtype)
 
     def written_safely(self) -> None:
         """Forget the rows that waited: they were flushed."""
+        for path, table in self.tables.items():
+            if table.points_into:
+                came = sum(int(columns[path].sum()) for columns in self.waiting)
+                self._sums[path] = self._sums.get(path, 0) + came
         self.written += self.rows_waiting
         self.waiting.clear()
+
+    def _ends(self, path: str, counts: NDArray[Any]) -> NDArray[np.uint64]:
+        """Return where each frame's events end, from how many it has."""
+        return np.cumsum(counts, dtype=np.uint64) + np.uint64(self._sums.get(path, 0))
 
 
 def _targets(path: str, values: NDArray[Any], used: set[int]) -> Iterator[tuple[str, NDArray[Any]]]:

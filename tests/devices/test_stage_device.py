@@ -140,7 +140,8 @@ def test_a_source_of_events_with_a_wrong_name_is_a_fault(idle: Served) -> None:
 @pytest.mark.parametrize(
     ("properties", "said"),
     [
-        ({"ComputeDevice": "gpu"}, "ComputeDevice is 'gpu': set it to cpu"),
+        ({"ComputeDevice": "abacus"}, "ComputeDevice: 'abacus' is no place to compute"),
+        ({"ComputeDevice": "opencl:99,0"}, "ComputeDevice: OpenCL has no 99,0 here"),
         ({"Policy": "best"}, "Policy is 'best': set it to lossless or latest"),
         ({"Workers": "0"}, "Workers is 0"),
         ({"StateDirectory": "/proc/nowhere"}, "StateDirectory /proc/nowhere"),

@@ -178,7 +178,7 @@ def test_frames_of_any_number_of_events_are_kept_in_order(
 @given(st.lists(st.lists(st.integers(0, 4), max_size=4), max_size=4))
 def test_where_messages_are_divided_makes_no_difference(batches: list[list[int]]) -> None:
     stage = PhotonStage()
-    (book,) = [each for each in columns(stage, {}) if each.name == "entry/photons"]
+    (book,) = [each for each in columns(stage, {}, np.dtype("i4")) if each.name == "entry/photons"]
     assert isinstance(book, EventColumns)
     counts = dict(enumerate(itertools.chain(*batches)))
     rows = [{f"photons_{k}": v for k, v in hits(*each).items()} for each in counts.items()]
@@ -367,10 +367,12 @@ def books(counts: dict[int, int]) -> dict[str, Any]:
 
 
 def new_file(path: Path) -> SeriesFile:
-    tree = {END_TIME: fixed_text("", 32), END_NOTE: fixed_text("", 64)}
+    tree = {f"entry/{END_TIME}": fixed_text("", 32), f"entry/{END_NOTE}": fixed_text("", 64)}
     tables = {
         book: {name: Table(np.dtype(dtype), *more) for name, (dtype, *more) in each.items()}
-        for book, each in layout.books(columns(PhotonStage(), {"frame": 0})).items()
+        for book, each in layout.books(
+            "entry", columns(PhotonStage(), {"frame": 0}, np.dtype("i4"))
+        ).items()
     }
     return SeriesFile(path, tree, {}, tables, 1)
 
@@ -412,7 +414,7 @@ def test_tables_agree_about_frames_whatever_is_dropped_and_when(
                 waiting = {}
             case "change":
                 row = {"frame": number, "version": 1, "values": "{}"}
-                file.rows({"changes": layout.change_columns(row)}, 0)
+                file.rows({"changes": layout.change_columns("entry", row)}, 0)
                 changes += 1
         assert file.frames == len(kept)
     assert len(kept) + dropped == number

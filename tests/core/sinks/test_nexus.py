@@ -203,6 +203,42 @@ def test_roi_added_later_starts_with_empty_rows(
         assert np.isnan(file["entry/frames/total"][2])
 
 
+def test_large_image_is_there_at_once_if_nothing_else_will_bring_it(
+    write: Write,
+    drive: Any,
+    toy_stage: Any,
+    raw: str,
+    reduced: Path,
+    wait_until: Until,
+    rows_seen: Any,
+) -> None:
+    image = np.arange(700.0 * 600).reshape(700, 600)
+
+    class Large(toy_stage):  # type: ignore[misc]
+        def update(self) -> dict[str, Any]:
+            once = (
+                {"constant/image": image, "constant/image@units": "m"} if self.summed == 1 else {}
+            )
+            return {**super().update(), **once}
+
+    stage = Large((700, 600))
+    writer = write(stage)
+    series = drive(writer, raw, stage)
+    series.frames(1)
+    wait_until(lambda: rows_seen(reduced) == 1)
+    with h5py.File(reduced, "r", swmr=True) as file:
+        np.testing.assert_array_equal(file["entry/constant/image"], image)
+        assert file["entry/constant/image"].attrs["units"] == "m"
+        assert (file["entry/accumulated/sum"][...] == 0).all()
+    series.frames(2)
+    series.update()
+    series.finish()
+    writer.close()
+    with h5py.File(reduced) as file:
+        np.testing.assert_array_equal(file["entry/constant/image"], image)
+        assert (file["entry/accumulated/sum"][...] == 3).all()
+
+
 def test_value_of_another_shape_is_replaced_at_the_end(
     write: Write, drive: Any, raw: str, reduced: Path
 ) -> None:

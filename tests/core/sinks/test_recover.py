@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import shutil
 import subprocess
@@ -28,7 +29,8 @@ from ronda.core.sinks.tables import Table
 from ronda.core.sinks.wire import fixed_text
 tables = {f"entry/t{i}": Table(np.dtype("f8"), ()) for i in range(8)}
 tables["entry/rois/{slot}/mean"] = Table(np.dtype("f8"), (), marks=True)
-tree = {END_TIME: fixed_text("", 32), END_NOTE: fixed_text("", 64), "entry@frames": 0,
+tree = {f"entry/{END_TIME}": fixed_text("", 32), f"entry/{END_NOTE}": fixed_text("", 64),
+        "entry@frames": 0,
         "entry/rois/names": fixed_text(["peak"], 64, 4)}
 blanks = {"entry/sum": ("<i8", (100, 100))}
 file = SeriesFile(Path(sys.argv[1]), tree, blanks, {"frames": tables}, 4)
@@ -80,8 +82,8 @@ def test_torn_file_opens_plainly_and_completely(torn: Path) -> None:
         assert (file["entry/sum"][...] == 50).all()
         assert file["entry"].attrs["frames"] == 50
         assert set(file["entry/rois"]) == {"names", "slot_00", "peak"}
-        assert file[END_NOTE].asstr()[()].startswith("recovered")
-        assert file[END_TIME].asstr()[()].startswith("20")
+        assert file[f"entry/{END_NOTE}"].asstr()[()].startswith("recovered")
+        assert file[f"entry/{END_TIME}"].asstr()[()].startswith("20")
     assert list(torn.parent.iterdir()) == [torn]
 
 
@@ -101,7 +103,7 @@ def test_tables_that_the_kill_left_uneven_are_cut_to_what_all_have(torn: Path) -
     """Those of a group grow together; what one has more is of a flush that was not."""
     recover(torn)
     with h5py.File(torn, "r+") as file:
-        file[END_NOTE][()] = np.bytes_(b"")
+        file[f"entry/{END_NOTE}"][()] = np.bytes_(b"")
     subprocess.run([sys.executable, "-c", UNEVEN, str(torn)], check=True)
     assert recover(torn) == f"{torn} recovered, with 55 rows"
     with h5py.File(torn) as file:
@@ -113,7 +115,7 @@ def test_tables_that_the_kill_left_uneven_are_cut_to_what_all_have(torn: Path) -
 def test_tables_of_others_are_not_cut(torn: Path) -> None:
     recover(torn)
     with h5py.File(torn, "r+") as file:
-        del file[END_NOTE]
+        del file[f"entry/{END_NOTE}"]
     subprocess.run([sys.executable, "-c", UNEVEN, str(torn)], check=True)
     assert recover(torn) == f"{torn} recovered, with 60 rows"
     with h5py.File(torn) as file:
@@ -131,7 +133,7 @@ def test_file_killed_before_its_last_links_is_completed(torn: Path) -> None:
     recover(torn)
     with h5py.File(torn, "r+") as file:
         del file["entry/rois/peak"]
-        file[END_NOTE][()] = np.bytes_(b"")
+        file[f"entry/{END_NOTE}"][()] = np.bytes_(b"")
     assert "recovered" in recover(torn)
     with h5py.File(torn) as file:
         assert "peak" in file["entry/rois"]
@@ -147,6 +149,28 @@ def test_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(RecoveryError, match="being written"):
             recover(path)
         writer.communicate()
+
+
+def test_reader_that_looks_for_a_file_too_early_does_not_keep_it_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "early.h5"
+    lay_out = SeriesFile._lay_out
+
+    def watched(self: SeriesFile, file: h5py.File) -> None:
+        with path.open("rb") as reader:
+            fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as HDF5 does for readers
+            with pytest.raises(RecoveryError, match="being written"):
+                recover(path)
+            lay_out(self, file)
+
+    monkeypatch.setattr(SeriesFile, "_lay_out", watched)
+    file = SeriesFile(path, {}, {}, {"frames": {"t": Table(np.dtype("i4"), ())}}, 1)
+    file.rows({"frames": {"t": np.arange(3, dtype="i4")}}, 3)
+    file.finish({})
+    file.flush()
+    with h5py.File(path) as opened:
+        assert opened["t"][...].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n", b"\0" * 4096])
@@ -276,7 +300,7 @@ TREES = st.builds(
 def test_no_tree_of_values_breaks_a_file(tmp_path: Path, first: Any, last: Any) -> None:
     path = tmp_path / "tree.h5"
     path.unlink(missing_ok=True)
-    end = {END_TIME: fixed_text("", 32), END_NOTE: fixed_text("", 64)}
+    end = {f"entry/{END_TIME}": fixed_text("", 32), f"entry/{END_NOTE}": fixed_text("", 64)}
     tables = {"frames": {"t": Table(np.dtype("i4"), ())}}
     file = SeriesFile(path, {**end, **first}, {}, tables, 2)
     file.rows({"frames": {"t": np.arange(3, dtype="i4")}}, 3)

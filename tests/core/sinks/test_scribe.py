@@ -239,7 +239,14 @@ class TestProcess:
         modules = subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True
         ).stdout.split()
-        for heavy in ("pydantic", "zmq", "numba", "ronda.core.stage", "ronda.core.frame"):
+        for heavy in (
+            "pydantic",
+            "zmq",
+            "numba",
+            "hdf5plugin",
+            "ronda.core.stage",
+            "ronda.core.frame",
+        ):
             assert heavy not in modules
 
     def test_nonsense_is_answered_and_survived(self) -> None:
@@ -282,6 +289,7 @@ class TestProcess:
                 "blanks": {},
                 "books": books,
                 "slots": 1,
+                "grids": {},
             }
         )
         for _ in range(5):
