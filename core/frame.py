@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .codecs import decode, photon_pixels
+from .codecs import decode, decode_into, photon_pixels, sparse_pixels
 
 MAX_SIDE = 16384
 """Longest side of a frame in pixels; larger claims are refused before allocation."""
@@ -90,6 +90,18 @@ class Encoded:
         """
         return decode(self.blob, self.codec, self.shape, self.dtype)
 
+    def decode_into(self, buffer: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the pixels as `decode` does, in a buffer where they hold until its next use.
+
+        See `codecs.decode_into`: for who reduces a frame and keeps no view of it.
+
+        Raises
+        ------
+        ValueError
+            If the bytes do not hold this shape, or the buffer is too small for it.
+        """
+        return decode_into(buffer, self.blob, self.codec, self.shape, self.dtype)
+
     @property
     def support(self) -> NDArray[np.intp] | None:
         """Pixels, counted row after row, outside of which all are 0; None: any may be something.
@@ -99,6 +111,8 @@ class Encoded:
         ValueError
             As from `decode`.
         """
+        if self.codec == "sparse":
+            return sparse_pixels(self.blob, self.shape, self.dtype)
         return np.unique(photon_pixels(self.blob, self.shape)) if self.codec == "photons" else None
 
 

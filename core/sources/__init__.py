@@ -1,6 +1,6 @@
 """Sources of frames and positions; importing this makes every URL scheme known."""
 
-from . import files, hdf5, images, recording, sardana, stins_socket
+from . import files, hdf5, images, recording, sardana, simplon1, simplon2, stins_socket
 from .base import Event, Source, SourceError, open_source
 
 __all__ = [
@@ -13,5 +13,7 @@ __all__ = [
     "open_source",
     "recording",
     "sardana",
+    "simplon1",
+    "simplon2",
     "stins_socket",
 ]

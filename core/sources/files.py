@@ -45,7 +45,14 @@ class FilesSource(Source):
         if not names:
             raise SourceError(f"{url or 'images'}: no file fits")
         self._names = list(names)
-        self.total = len(self._names)
+        self.total: int = len(self._names)
+
+    def count(self) -> int:
+        """Return how many frames there are, as far as that shows without reading them all.
+
+        A file that is not HDF5 counts for one, and so does one that cannot be read.
+        """
+        return sum(_frames(name) if _is_hdf5(name) else 1 for name in self._names)
 
     def events(self) -> Iterator[Event]:
         """Yield one series with every frame of every file."""
@@ -91,6 +98,14 @@ class FilesSource(Source):
                     yield event
         except (SourceError, *DAMAGE) as error:
             yield Rejected(str(error), 0)
+
+
+def _frames(name: str) -> int:
+    """Return the number of frames in an HDF5 file; 1 if it cannot be read."""
+    try:
+        return Hdf5Source(f"hdf5:{name}").total or 0
+    except (SourceError, *DAMAGE):
+        return 1
 
 
 def _images(name: str, series: Series) -> Iterator[Event]:

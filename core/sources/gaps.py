@@ -44,6 +44,12 @@ class GapTracker:
         """Take note that the connection broke: a number seen before is a restarted sender's."""
         self._unsure = self.UNSURE
 
+    def restart(self, number: int) -> None:
+        """Begin a new numbering, of which `number` comes next; who else reads stays known."""
+        self._first = self._next = number
+        self._missing.clear()
+        self._unsure = 0
+
     def see(self, number: int, header: bool = False) -> tuple[Arrival, int]:
         """Take note of a message; return how it arrived and by how much `lost` changes."""
         if self._next is None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import struct
+from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 import h5py
-import hdf5plugin  # noqa: F401  (makes bitshuffle and its like readable)
+import hdf5plugin  # makes bitshuffle and its like readable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs import MAX_BLOCK, check_size, has_header
 from ..frame import (
     BadFrame,
+    Encoded,
     Frame,
     Lost,
     Notice,
@@ -25,6 +30,7 @@ from ..frame import (
     new_run_id,
 )
 from .base import Event, Source, SourceError, source
+from .hdf5_virtual import Index, Place, VirtualFrames, Where, height
 
 CHUNK_CACHE = 64 << 20
 """Bytes of decoded chunks kept, so that a chunk of several frames is decoded once."""
@@ -33,7 +39,11 @@ MAX_CHUNK = 4 << 30
 MAX_FRAMES = 100_000_000
 """Most frames taken; a file of a few bytes can claim any number."""
 MAX_DEPTH = 8
-"""Deepest group searched for images."""
+"""Deepest group searched for images, and longest chain of virtual datasets followed."""
+MAX_OPEN = 8
+"""Source files of a virtual dataset that are kept open."""
+BITSHUFFLE_LZ4 = 2
+"""What bitshuffle's filter is set to for LZ4 (bshuf_h5filter.h)."""
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises where a file is not as it should be."""
 WAYS: tuple[dict[str, bool], ...] = ({}, {"locking": False}, {"swmr": True, "locking": False})
@@ -50,6 +60,8 @@ class Hdf5Source(Source):
     default NXdata signal, or the only dataset that looks like images. A frame
     that cannot be read is rejected; one that was never written, or whose raw
     file is gone, is lost (HDF5 itself would fill in zeros, which would count).
+    Frames that are chunks of bitshuffle-LZ4 come compressed: who needs the pixels
+    decodes them, in parallel, and finds damage.
     """
 
     live: ClassVar[bool] = False
@@ -74,19 +86,18 @@ class Hdf5Source(Source):
         series = Series(new_run_id(), filename=str(self._name.absolute()))
         with open_hdf5(self._name) as file:
             dataset = find_images(file, self._path)
-            missing, names = missing_frames(dataset)
             absent = 0
             yield SeriesStart(series)
-            if names:
-                yield Notice(f"raw files of the virtual dataset are missing: {names:.300}")
-            for frame_id, index in enumerate(np.ndindex(dataset.shape[:-2])):
-                if self.closed.is_set():
-                    return
-                if missing[index[:1]].any() or not _was_written(dataset, index):
-                    absent += 1
-                    yield Lost(1)
-                else:
-                    yield _read(dataset, index, series, frame_id)
+            with closing(StoredFrames(dataset)) as frames:
+                if frames.missing_files:
+                    names = ", ".join(frames.missing_files)
+                    yield Notice(f"raw files of the virtual dataset are missing: {names:.300}")
+                for frame_id, index in enumerate(np.ndindex(dataset.shape[:-2])):
+                    if self.closed.is_set():
+                        return
+                    event = _read(frames, index, series, frame_id)
+                    absent += isinstance(event, Lost)
+                    yield event
         if absent:
             yield Notice(f"{absent} frames of {self._name} were never written or are gone")
         yield SeriesEnd(series)
@@ -137,39 +148,205 @@ def dataset_at(file: h5py.File, path: str = "") -> h5py.Dataset:
     return _at(file, path) if path else _default(file)
 
 
-def missing_frames(dataset: h5py.Dataset) -> tuple[NDArray[np.bool_], str]:
-    """Return which frames of a virtual dataset have no raw file, and the missing files' names.
+class StoredFrames:
+    """Frames of a dataset by their index, compressed where they are stored so that it is of use.
 
-    The first array has the length of the dataset's first axis.
+    A frame that is a chunk of bitshuffle-LZ4 is not decoded; what is stored in another
+    way HDF5 reads. Source files of virtual datasets are opened as they are needed.
+
+    Parameters
+    ----------
+    dataset
+        As from `find_images`, of an open file.
+    depth
+        Number of virtual datasets that led to this one.
+    file
+        To be closed with the frames; None: stays open.
     """
-    folder = Path(dataset.file.filename).parent
-    missing = np.zeros(dataset.shape[0], bool)
-    names: list[str] = []
-    for part in dataset.virtual_sources() if dataset.is_virtual else ():
-        if part.file_name == "." or "%" in part.file_name or (folder / part.file_name).exists():
-            continue
-        first, last = part.vspace.get_select_bounds()
-        missing[first[0] : last[0] + 1] = True
-        names.append(part.file_name)
-    return missing, ", ".join(names)
 
+    def __init__(
+        self, dataset: h5py.Dataset, depth: int = 0, file: h5py.File | None = None
+    ) -> None:
+        if math.prod(dataset.shape[:-2]) > MAX_FRAMES:
+            raise ValueError(f"{dataset.name} claims more than {MAX_FRAMES} frames")
+        self.dataset = dataset
+        self._file = file
+        self._depth = depth
+        self._packed = _is_packed(dataset)
+        followed = dataset.is_virtual and depth < MAX_DEPTH
+        self._virtual = VirtualFrames(dataset) if followed else None
+        self._height: float | None = None
+        self._written: NDArray[np.bool_] | None = None
+        self._sources: OrderedDict[tuple[Path, str], StoredFrames | None] = OrderedDict()
 
-def _read(dataset: h5py.Dataset, index: tuple[int, ...], series: Series, frame_id: int) -> Event:
-    try:
-        data = dataset[index]
-    except DAMAGE as error:
-        return Rejected(f"it cannot be read: {error}", frame_id)
-    return Frame(series, frame_id, np.ascontiguousarray(data, data.dtype.newbyteorder("=")))
+    @property
+    def missing_files(self) -> list[str]:
+        """Names of a virtual dataset's source files that are not there."""
+        return self._virtual.missing_files if self._virtual is not None else []
 
+    def read(self, index: Index) -> NDArray[Any] | Encoded | None:
+        """Return a frame, or None if it was never written or its file is gone.
 
-def _was_written(dataset: h5py.Dataset, index: tuple[int, ...]) -> bool:
-    """Tell whether a frame is there, and not left out by an aborted scan."""
-    if dataset.chunks is None:
+        Raises
+        ------
+        OSError, RuntimeError, KeyError, ValueError, TypeError
+            If it cannot be read (`DAMAGE`).
+        """
+        if self._virtual is not None:
+            where = self._virtual.find(index)
+            if where is Where.NOWHERE:
+                return None
+            return self._follow(where, index) if isinstance(where, Place) else self._plain(index)
+        if not self._was_written(index):
+            return None
+        return self._chunk(index) if self._packed else self._plain(index)
+
+    def close(self) -> None:
+        """Close the source files; the dataset's own stays open unless it was handed over."""
+        while self._sources:
+            _close(self._sources.popitem()[1])
+        if self._file is not None:
+            self._file.close()
+
+    def _plain(self, index: Index) -> NDArray[Any]:
+        """Return a frame as HDF5 reads it, in native byte order."""
+        if self.dataset.is_virtual and self._height is None:
+            self._height = height(self.dataset, open_hdf5, MAX_DEPTH)
+        if self._height is not None and self._height > MAX_DEPTH:
+            raise ValueError("virtual datasets lead to each other in a circle, or too often")
+        data = self.dataset[index]
+        return np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+
+    def _follow(self, place: Place, index: Index) -> NDArray[Any] | Encoded | None:
+        """Return a frame from the dataset that it comes from."""
+        source = self._source(place)
+        if source is None:
+            return None
+        shape, here = source.dataset.shape, self.dataset
+        there = place.within(shape[:-2])
+        same = shape[-2:] == here.shape[-2:] and _type(source.dataset) == _type(here)
+        if there is None or not same:
+            return self._plain(index)  # HDF5 converts
+        if any(i >= length for i, length in zip(there, shape, strict=False)):
+            return None
+        return source.read(there)
+
+    def _source(self, place: Place) -> StoredFrames | None:
+        """Return the frames of a source dataset, which is opened if it is not open yet."""
+        key = place.file, place.dataset
+        if key not in self._sources:
+            while len(self._sources) >= MAX_OPEN:
+                _close(self._sources.popitem(last=False)[1])
+            self._sources[key] = self._opened(place)
+        self._sources.move_to_end(key)
+        return self._sources[key]
+
+    def _opened(self, place: Place) -> StoredFrames | None:
+        """Return the frames of a source dataset; None if the file does not hold it."""
+        own = self.dataset.file
+        with ExitStack() as unused:
+            opened = None
+            if place.file != Path(own.filename):
+                opened = unused.enter_context(open_hdf5(place.file))
+            found = (own if opened is None else opened).get(place.dataset)
+            if not isinstance(found, h5py.Dataset):
+                return None
+            frames = StoredFrames(found, self._depth + 1, opened)
+            unused.pop_all()
+        return frames
+
+    def _chunk(self, index: Index) -> Encoded:
+        """Return a frame's chunk as it is stored.
+
+        HDF5's own filter never sees it: damage makes that read where it must not, and die.
+        """
+        shape, dtype = self.dataset.shape[-2:], self.dataset.dtype
+        left_out, blob = self.dataset.id.read_direct_chunk((*index, 0, 0))
+        codec = "none" if left_out & 1 else "bslz4"
+        wanted = check_size(blob, codec, shape, dtype)
+        if codec == "bslz4" and blob[:12] == struct.pack(">QI", wanted, 0):
+            return Encoded(memoryview(blob)[12:], shape, dtype, codec)  # the usual blocks: Lima
+        if codec == "bslz4" and not has_header(blob, wanted, dtype.itemsize):
+            raise ValueError(f"a chunk of {len(blob)} bytes does not say that it holds {wanted}")
+        return Encoded(blob, shape, dtype, codec)
+
+    def _was_written(self, index: Index) -> bool:
+        """Tell whether a frame is there, and not left out by an aborted scan."""
+        chunks = self.dataset.chunks
+        if chunks is None:
+            return True
+        if self._written is None:
+            self._written = _written_chunks(self.dataset)
+        at = tuple(i // length for i, length in zip(index, chunks, strict=False))
+        if self._written[at]:
+            return True
+        try:  # it may have been written since
+            first = tuple(i * length for i, length in zip(at, chunks, strict=False))
+            self.dataset.id.read_direct_chunk((*first, 0, 0))
+        except DAMAGE:
+            return False
         return True
+
+
+def _read(frames: StoredFrames, index: Index, series: Series, frame_id: int) -> Event:
     try:
-        return dataset.id.get_chunk_info_by_coord((*index, 0, 0)).byte_offset is not None
+        payload = frames.read(index)
+    except (SourceError, *DAMAGE) as error:
+        return Rejected(f"it cannot be read: {error}", frame_id)
+    return Lost(1) if payload is None else Frame(series, frame_id, payload)
+
+
+def _close(frames: StoredFrames | None) -> None:
+    if frames is not None:
+        frames.close()
+
+
+def _type(dataset: h5py.Dataset) -> h5py.h5t.TypeID:
+    return dataset.id.get_type()
+
+
+def _is_packed(dataset: h5py.Dataset) -> bool:
+    """Tell whether the frames are chunks of bitshuffle-LZ4 and of nothing else, in native order."""
+    if dataset.chunks != (*(1 for _ in dataset.shape[:-2]), *dataset.shape[-2:]):
+        return False
+    try:
+        filters = dataset.id.get_create_plist()
+        if filters.get_nfilters() != 1 or _type(dataset) != h5py.h5t.py_create(dataset.dtype):
+            return False
+        number, _, options, _ = filters.get_filter(0)
     except DAMAGE:
-        return True  # what is wrong with it is found when it is read
+        return False
+    if number != hdf5plugin.Bitshuffle.filter_id or len(options) < 5:
+        return False
+    itemsize, block, compression = options[2:5]
+    largest = max(MAX_BLOCK, math.prod(dataset.chunks) * itemsize)
+    return bool(
+        itemsize == dataset.dtype.itemsize
+        and compression == BITSHUFFLE_LZ4
+        and block * itemsize <= largest  # as `decode` takes them
+        and dataset.dtype.isnative
+    )
+
+
+def _written_chunks(dataset: h5py.Dataset) -> NDArray[np.bool_]:
+    """Return which chunks along the axes before the frames' own are there.
+
+    All at once: HDF5 goes through its whole list to answer for one.
+    """
+    chunks = dataset.chunks
+    axes = zip(dataset.shape[:-2], chunks, strict=False)
+    written = np.zeros([-(-length // chunk) for length, chunk in axes], np.bool_)
+
+    def note(chunk: Any) -> None:
+        offset = chunk.chunk_offset
+        if not any(offset[-2:]):
+            written[tuple(i // n for i, n in zip(offset[:-2], chunks, strict=False))] = True
+
+    try:
+        dataset.id.chunk_iter(note)
+    except DAMAGE:
+        written[...] = True  # what is wrong with them is found when they are read
+    return written
 
 
 def _at(file: h5py.File, path: str) -> h5py.Dataset:

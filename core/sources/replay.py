@@ -1,4 +1,4 @@
-"""A detector that is played: recorded frames sent as a STINS stream, with faults on request.
+"""A detector that is played: recorded frames sent as its stream, with faults on request.
 
 What was sent is counted exactly, so that whoever receives it can be compared
 with the truth.
@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -23,14 +23,13 @@ import zmq
 from ..frame import Frame, SeriesEnd, SeriesStart
 from ..ledger import Counts
 from ..positions import Position, ScanEnd, ScanPoint, ScanStart
-from .base import Event, SourceError, open_source
-from .stins import Part, encode_end, encode_header, encode_image
-from .stins_socket import endpoint
+from .base import SourceError, open_source
+from .replay_pool import Pool, cut_short, with_first_frames
+from .stins import Part
+from .wires import open_wire
 
 log = logging.getLogger(__name__)
 
-POOL_BYTES = 1 << 30
-"""Bytes of frames kept in memory; a larger source is read again for every series."""
 HIGH_WATER = 16
 """Messages that wait for the reader; then the detector waits, as a real one would."""
 LINGER = 2000
@@ -123,8 +122,9 @@ class Replay:
     Parameters
     ----------
     publish_url
-        Where to listen: `stins+tcp://host:port?socket=push|pub` or `stins+ipc://path`.
-        A PUSH waits for its one reader, a PUB for nobody. Port 0 takes a free one.
+        Where to listen: `stins+tcp://host:port?socket=push|pub`, `stins+ipc://path`
+        or `simplon2+tcp://host:port`. A PUSH waits for its one reader, a PUB for nobody.
+        Port 0 takes a free one.
     positions_url
         Where the source's scan records are posted, `sardana+http://host:port`;
         empty: nowhere.
@@ -136,14 +136,14 @@ class Replay:
     """
 
     def __init__(self, publish_url: str, positions_url: str = "") -> None:
-        address, options = endpoint(publish_url, ("push", "pub"))
+        self._wire = open_wire(publish_url)
         self._positions = _host_and_port(positions_url) if positions_url else None
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUSH if options["socket"] == "push" else zmq.PUB)
+        self._socket = self._context.socket(self._wire.kind)
         self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
         try:
-            self._socket.bind(address)
+            self._socket.bind(self._wire.address)
         except zmq.ZMQError as error:
             self._socket.close()
             self._context.term()
@@ -155,7 +155,6 @@ class Replay:
         """What went wrong in the present or last run; empty if nothing did."""
         self.rate = 10.0
         """Frames a second; may be changed at any time."""
-        self._number = 0
         self._faults: deque[Fault] = deque()
         self._late: list[Part] | None = None
         self._stopping = threading.Event()
@@ -238,30 +237,30 @@ class Replay:
 
     def _run(self, source_url: str, series: int, filename: str) -> None:
         try:
-            pool = _Pool(source_url)
+            pool = Pool(source_url, self._wire.keep)
             number = 0
             while (series == 0 or number < series) and not self._stopping.is_set():
                 number += 1
                 name = filename.replace("{series}", str(number))
-                self._send_all(pool.events(self._stopping), name)
+                self._send_all(pool, name)
         except Exception as error:
             self.problem = f"replay ended: {error}"
             if not isinstance(error, OSError):
                 log.exception("replay ended")
 
-    def _send_all(self, events: Iterator[Event], filename: str) -> None:
+    def _send_all(self, pool: Pool, filename: str) -> None:
         """Send what a source holds, once."""
         due = time.monotonic()
         opened = False
-        for event in events:
+        for event, first in with_first_frames(pool.events(self._stopping)):
             if self._stopping.is_set():
                 break
             match event:
                 case SeriesStart(series):
                     opened = True
                     self._count(series=1)
-                    name = filename.replace(RECORDED, series.filename)
-                    self._put(encode_header(self._next_number(), name, series.metadata))
+                    named = replace(series, filename=filename.replace(RECORDED, series.filename))
+                    self._put(self._wire.start(named, first, pool.images(series), self.rate))
                 case Frame():
                     due = max(due + 1 / self.rate, time.monotonic())
                     if not self._stopping.wait(due - time.monotonic()):
@@ -279,7 +278,7 @@ class Replay:
     def _end(self) -> None:
         """Send the end of a series, after a frame that was to come late."""
         self._send_late()
-        self._put(encode_end(self._next_number()))
+        self._put(self._wire.end())
 
     def _send_frame(self, frame: Frame) -> None:
         """Send one frame, or what its fault makes of it."""
@@ -287,25 +286,23 @@ class Replay:
         if fault and fault.kind is FaultKind.STALL:
             self._count(stalls=1)
             self._stopping.wait(fault.seconds)
-        number = self._next_number()
-        extra = frame.metadata
-        parts = encode_image(number, frame.frame_id, frame.payload, time.time(), extra)
+        number = self._wire.next_number()
         match fault.kind if fault else None:
             case FaultKind.DROP:
                 self._count(dropped=1)
             case FaultKind.REORDER if self._late is None:
-                self._late = parts
+                self._late = self._wire.image(number, frame)
             case FaultKind.DUPLICATE:
+                parts = self._wire.image(number, frame)
                 self._put_image(parts)
                 self._put_image(parts, duplicated=1)
             case FaultKind.TRUNCATE:
-                self._put_image([parts[0], parts[1][: len(parts[1]) // 2]], truncated=1)
+                self._put_image(self._wire.image(number, cut_short(frame)), truncated=1)
             case FaultKind.SHAPE:
-                shorter = frame.data[:-1]
-                parts = encode_image(number, frame.frame_id, shorter, time.time(), extra)
-                self._put_image(parts, misshapen=1)
+                shorter = replace(frame, payload=frame.data[:-1])
+                self._put_image(self._wire.image(number, shorter), misshapen=1)
             case _:
-                self._put_image(parts)
+                self._put_image(self._wire.image(number, frame))
                 self._send_late(reordered=1)
 
     def _send_late(self, **counts: int) -> None:
@@ -326,17 +323,13 @@ class Replay:
         if self._put(parts):
             self._count(images=1, **counts)
 
-    def _put(self, parts: list[Part] | list[bytes]) -> bool:
+    def _put(self, parts: list[Part]) -> bool:
         """Send a message as soon as the reader has room; False if stopped before."""
         while not self._socket.poll(50, zmq.POLLOUT):
             if self._stopping.is_set():
                 return False
         self._socket.send_multipart(parts)
         return True
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
 
     def _count(self, **counts: int) -> None:
         """Add to the truth; read by other threads, hence replaced whole."""
@@ -379,43 +372,6 @@ def sardana_document(position: Position) -> tuple[str, Mapping[str, Any]]:
             return "/v1/record_data", {**position.values, **frames, "point_nb": position.point}
         case ScanEnd():
             return "/v1/record_end", {}
-
-
-class _Pool:
-    """The events of a file, kept in memory if they fit."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._kept: list[Event] | None = None
-
-    def events(self, stopping: threading.Event) -> Iterator[Event]:
-        """Yield everything from the beginning; read before the first is yielded, if it fits.
-
-        Then the rate is that of the replay from the first frame on, however slowly
-        the source makes them.
-        """
-        if self._kept is not None:
-            yield from self._kept
-            return
-        read: list[Event] = []
-        seen: set[int] = set()
-        room = POOL_BYTES
-        source = open_source(self._url)
-        try:
-            coming = source.events()
-            for event in coming:
-                read.append(event)
-                if isinstance(event, Frame) and id(event.payload) not in seen:
-                    seen.add(id(event.payload))  # pixels that come again take no more room
-                    room -= event.payload.nbytes
-                if room < 0 or stopping.is_set():
-                    break
-            else:
-                self._kept = read
-            yield from read
-            yield from coming
-        finally:
-            source.close()
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

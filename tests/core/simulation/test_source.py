@@ -77,8 +77,9 @@ def test_frames_that_come_again_are_simulated_anew_for_every_series(
         opened.append(url)
         return open_source(url)
 
-    monkeypatch.setattr("ronda.core.sources.replay.POOL_BYTES", 4 * 70 * 90 * 2)
+    monkeypatch.setattr("ronda.core.sources.replay_pool.POOL_BYTES", 4 * 70 * 90 * 2)
     monkeypatch.setattr("ronda.core.sources.replay.open_source", opening)
+    monkeypatch.setattr("ronda.core.sources.replay_pool.open_source", opening)
     detector = Replay("stins+tcp://127.0.0.1:0?socket=pub")
     detector.rate = 100_000.0
     detector.start(f"simulated:zyla?frames=3&repeats=4&{SMALL}", series=5)
@@ -117,8 +118,8 @@ def test_darks_have_light_or_another_sensor(detector: str, simulate: Any, tmp_pa
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("simulated:", "'' is no simulated detector; balor, zyla, pilatus are"),
-        ("simulated:eiger?frames=2", "'eiger' is no simulated detector"),
+        ("simulated:", "'' is no simulated detector; balor, zyla, pilatus, eiger are"),
+        ("simulated:jungfrau?frames=2", "'jungfrau' is no simulated detector"),
         ("simulated:balor?colour=red", "unknown parameter 'colour'; known are frames, rows"),
         ("simulated:zyla?sigma=0.4", "unknown parameter 'sigma'"),
         ("simulated:pilatus?dark=yes", "unknown parameter 'dark'"),

@@ -16,7 +16,7 @@ import zmq
 from ronda.core.frame import Away, Frame, Rejected, SeriesEnd, SeriesStart
 from ronda.core.sources import SourceError, open_source
 from ronda.core.sources.stins import Part, encode_end, encode_header, encode_image
-from ronda.core.sources.stins_socket import HIGH_WATER
+from ronda.core.sources.zmq_source import HIGH_WATER
 from ronda.tests.waiting import wait_for
 
 IMAGE = np.arange(12, dtype=np.uint16).reshape(3, 4)
