@@ -22,7 +22,9 @@ DEVICE_TIME = 2.0
 """Seconds that all devices, asked at the same time, have to answer."""
 
 
-TANGO_SOURCE = re.compile(r"tango://((?:[^/\s]+:\d+/)?[^/\s]+/[^/\s]+/[^/\s]+)/[^/\s]+")
+_DEVICE = r"((?:[^/\s]+:\d+/)?[^/\s]+/[^/\s]+/[^/\s]+)"
+TANGO_SOURCE = re.compile(rf"tango://{_DEVICE}/[^/\s]+|lima://{_DEVICE}")
+"""An attribute of a device, or a Lima camera."""
 
 
 class DatabaseError(OSError):
@@ -77,11 +79,12 @@ class Answers:
 
 
 def source_device(source: str) -> str:
-    """Return the device whose attribute a SourceUrl names; empty if it names none."""
+    """Return the Tango device that a SourceUrl names; empty if it names none."""
     found = TANGO_SOURCE.fullmatch(source)
     if not found:
         return ""
-    return f"tango://{found[1]}" if found[1].count("/") == 3 else found[1]
+    name: str = found[1] or found[2]
+    return f"tango://{name}" if name.count("/") == 3 else name
 
 
 def ask_all(tango_host: str) -> Answers:

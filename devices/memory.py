@@ -15,8 +15,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """mallopt's names for what is set."""
 KEPT = 1 << 30
 """Bytes of free memory that are kept for the next frames."""
-LARGE = 64 << 20
-"""Bytes from which on a piece is given back at once: more than any frame has."""
+LARGE = 128 << 20
+"""Bytes from which on a piece is given back at once: more than any frame has (72 MB)."""
 
 
 def keep_for_frames() -> None:

@@ -91,7 +91,7 @@ SERVED: tuple[Served[Snapshot], ...] = (
 
 
 class DetectorSimulator(ServingDevice):
-    """Replays a recording over STINS as a detector does, at a set rate.
+    """Replays a recording over STINS or SIMPLON V2 as a detector does, at a set rate.
 
     Scan records in the recording are posted as Sardana does. It counts what it
     sent, so that a receiver's ledger can be compared with the truth.
@@ -107,7 +107,8 @@ class DetectorSimulator(ServingDevice):
     )
     PublishUrl = device_property(
         str,
-        "Where frames are sent: stins+tcp://host:port?socket=push|pub or stins+ipc://path.",
+        "Where frames are sent: stins+tcp://host:port?socket=push|pub, stins+ipc://path or "
+        "simplon2+tcp://host:port.",
         True,
     )
     PositionsUrl = device_property(

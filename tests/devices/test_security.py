@@ -88,7 +88,13 @@ def test_a_client_has_a_file_outside_read(balor: Served, place: Path, name: str)
 def test_a_client_has_files_of_any_form_read(balor: Served, place: Path) -> None:
     for url in (f"images:{place}/private/*.npy", f"hdf5:{place}/private/a.h5::/b"):
         assert "only files below" in written(balor, "dark_file", url)
-    for url in ("tango://a/b/c/image", f"stins+{balor.name}", "sardana+http://0.0.0.0:1"):
+    for url in (
+        "tango://a/b/c/image",
+        "lima://a/b/c",
+        "simplon2+tcp://127.0.0.1:1",
+        f"stins+{balor.name}",
+        "sardana+http://0.0.0.0:1",
+    ):
         sentence = written(balor, "dark_file", url)
         assert "only files" in sentence
     truth = place / "data" / "made.h5"
