@@ -229,4 +229,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown parameter {name!r}"
     reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # of several values together, which the sentence names
+        return reason
     return f"{name}: {reason}, got {first['input']!r:.80}"
