@@ -18,6 +18,8 @@ from typing import Any
 
 MAX_BYTES = 65536
 """A PONI file is some hundred bytes; more than this is something else."""
+WRITTEN_BY = "# Written by Ronda"
+"""How the files begin that are written here."""
 NEWEST_VERSION = 3.0
 AS_STORED = 3
 """pyFAI's number for pixels counted from the first stored one, as everywhere here."""
@@ -45,31 +47,37 @@ class Poni:
     rot3: float
     """In rad."""
     wavelength: float
-    """In m."""
+    """In m; NaN where the file does not tell (`any_place` only)."""
     pixel_size: float
     """Side of a square pixel in m."""
     shape: tuple[int, int] | None = None
     """(rows, columns) of the detector, where the file tells."""
+    detector: str = "Detector"
+    """Name of the detector in pyFAI's table, where the file tells."""
+    orientation: int = AS_STORED
+    """pyFAI's number (1 to 4) for the corner from which pixels are counted."""
 
 
-def read_poni(source: str | Path) -> Poni:
+def read_poni(source: str | Path, *, any_place: bool = False) -> Poni:
     """Return what a PONI file says.
 
     Parameters
     ----------
     source
         Path of the file, or its text (a `str` of several lines).
+    any_place
+        Take also what `Geometry` cannot describe: no wavelength, another orientation.
 
     Raises
     ------
     ValueError
         In one sentence, if it cannot be read or says something that cannot be
-        had here: no wavelength, pixels that are not square, another orientation.
+        had here: pixels that are not square; no wavelength, another orientation.
     """
     is_text = isinstance(source, str) and "\n" in source
     name = "PONI text" if is_text else f"PONI file {source}"
     try:
-        return _parse(str(source) if is_text else _load(Path(source)))
+        return _parse(str(source) if is_text else _load(Path(source)), any_place)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
 
@@ -91,7 +99,7 @@ def format_poni(poni: Poni, shape: tuple[int, int] | None) -> str:
         "orientation": AS_STORED,
     }
     lines = [
-        "# Written by Ronda. 1 is the axis of the rows (y), 2 that of the columns (x)",
+        f"{WRITTEN_BY}. 1 is the axis of the rows (y), 2 that of the columns (x)",
         "poni_version: 2.1",
         "Detector: Detector",
         f"Detector_config: {json.dumps(detector)}",
@@ -120,7 +128,7 @@ def _load(path: Path) -> str:
         raise ValueError("is no PONI file: it is not text") from None
 
 
-def _parse(text: str) -> Poni:
+def _parse(text: str, any_place: bool) -> Poni:
     entries = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -131,10 +139,16 @@ def _parse(text: str) -> Poni:
         raise ValueError(f"is of version {version:g}; known are 1 to {NEWEST_VERSION:g}")
     if entries.get("parallax", "false").lower() == "true":
         raise ValueError("asks for the parallax correction, which is not available here")
-    pixel_size, shape = _detector(entries)
-    distance, wavelength = _number(entries, "distance"), _number(entries, "wavelength")
+    pixel_size, shape, orientation = _detector(entries)
+    if orientation != AS_STORED and not any_place:
+        raise ValueError(
+            f"is for another orientation of the detector than {AS_STORED} (pixels counted as they "
+            "are stored), which alone can be had here"
+        )
+    distance = _number(entries, "distance")
+    wavelength = _number(entries, "wavelength", default=math.nan if any_place else None)
     for name, length in (("Distance", distance), ("Wavelength", wavelength)):
-        if length <= 0:
+        if length <= 0:  # NaN, where there is none, is not
             raise ValueError(f"has a {name} of {length:g} m; it must be positive")
     return Poni(
         distance=distance,
@@ -146,6 +160,8 @@ def _parse(text: str) -> Poni:
         wavelength=wavelength,
         pixel_size=pixel_size,
         shape=shape,
+        detector=entries.get("detector", "Detector"),
+        orientation=orientation,
     )
 
 
@@ -165,39 +181,38 @@ def _number(entries: Mapping[str, Any], key: str, default: float | None = None) 
     return value
 
 
-def _detector(entries: Mapping[str, str]) -> tuple[float, tuple[int, int] | None]:
-    """Return the pixel size in m and the shape, from the lines of any version."""
+def _detector(entries: Mapping[str, str]) -> tuple[float, tuple[int, int] | None, int]:
+    """Return the pixel size in m, the shape and the orientation, from the lines of any version."""
     if entries.get("splinefile", "none").lower() not in ("none", ""):
         raise ValueError("names a spline file of distortion, which is not available here")
     if "detector_config" in entries:
         return _configured(entries.get("detector", "Detector"), entries["detector_config"])
     if "pixelsize1" in entries or "pixelsize2" in entries:
-        return _square(_number(entries, "pixelsize1"), _number(entries, "pixelsize2")), None
-    return _registered(entries.get("detector", "Detector"))
+        pixel_size = _square(_number(entries, "pixelsize1"), _number(entries, "pixelsize2"))
+        return pixel_size, None, AS_STORED
+    return *_registered(entries.get("detector", "Detector")), AS_STORED
 
 
-def _configured(name: str, text: str) -> tuple[float, tuple[int, int] | None]:
+def _configured(name: str, text: str) -> tuple[float, tuple[int, int] | None, int]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise ValueError("has a Detector_config that is no JSON object")
-    if config.get("orientation", AS_STORED) not in (0, AS_STORED):
-        raise ValueError(
-            f"is for another orientation of the detector than {AS_STORED} (pixels counted as they "
-            "are stored), which alone can be had here"
-        )
+    orientation = config.get("orientation") or AS_STORED
+    if type(orientation) is not int or not 1 <= orientation <= 4:
+        raise ValueError("has an orientation of the detector that is none of 1 to 4")
     for key, value in config.items():
         if "file" in key.lower() and value is not None:
             raise ValueError("names a file for the detector, which is not available here")
     if "pixel1" not in config and "pixel2" not in config:
-        return _registered(name)
+        return *_registered(name), orientation
     shape = config.get("max_shape")
     if shape is not None and not _is_shape(shape):
         raise ValueError("has a max_shape which is not [rows, columns]")
     pixel_size = _square(_number(config, "pixel1"), _number(config, "pixel2"))
-    return pixel_size, None if shape is None else (shape[0], shape[1])
+    return pixel_size, None if shape is None else (shape[0], shape[1]), orientation
 
 
 def _is_shape(shape: object) -> bool:

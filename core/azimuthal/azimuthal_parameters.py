@@ -94,7 +94,7 @@ class AzimuthalParameters(Parameters):
         super().check()
         if self.poni_file:
             try:
-                read_poni(Path(self.poni_file))
+                read_poni(Path(self.poni_file), any_place=True)
             except ValueError as error:
                 raise ParameterError(f"poni_file: {error}") from None
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyFAI import load as load_in_pyfai
-from pyFAI.detectors import Detector
+from pyFAI.detectors import ALL_DETECTORS, Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from ronda.core.geometry import CHORD, HC, Geometry
 from ronda.core.poni import MAX_BYTES, read_poni
@@ -381,3 +381,39 @@ def test_damaged_poni_never_crashes_the_reader(noise, at, cut):
 def test_impossible_value_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         Geometry(**{**vars(FLAT), name: value})
+
+
+def test_any_place_has_orientation_detector_and_perhaps_no_wavelength():
+    text = config(pixel1="gone", pixel2="gone", orientation=2) + "Detector: Pilatus1M\n"
+    poni = read_poni(text.replace("Wavelength", "# Wavelength"), any_place=True)
+    assert (poni.detector, poni.orientation, poni.shape) == ("Pilatus1M", 2, (1043, 981))
+    assert np.isnan(poni.wavelength)
+    with pytest.raises(ValueError, match="another orientation"):
+        read_poni(text)
+    with pytest.raises(ValueError, match="no line `Wavelength"):
+        read_poni(GOOD.replace("Wavelength", "# Wavelength"))
+
+
+@pytest.mark.parametrize("orientation", [0, None, 3])
+def test_orientation_that_is_not_told_is_that_of_the_stored_pixels(orientation):
+    assert read_poni(config(orientation=orientation)).orientation == 3
+
+
+@pytest.mark.parametrize("orientation", [5, -1, "3", 2.0, [1]])
+def test_orientation_that_there_is_not_is_refused(orientation):
+    with pytest.raises(ValueError, match="orientation of the detector that is none of 1 to 4"):
+        read_poni(config(orientation=orientation), any_place=True)
+
+
+@pytest.mark.parametrize("detector", ["Pilatus1M", "Eiger4M", "Eiger2_16M", "Jungfrau4M"])
+@pytest.mark.parametrize("version", ["1", "2", "2.1", "3"])
+def test_registered_detectors_are_known_in_every_version(detector, version):
+    text = GOOD.replace("poni_version: 2.1", f"poni_version: {version}")
+    lines = [line for line in text.splitlines() if not line.startswith("Detector")]
+    lines.append(f"Detector: {detector}")
+    if version != "1":
+        lines.append('Detector_config: {"orientation": 3}')
+    poni = read_poni("\n".join(lines) + "\n", any_place=True)
+    theirs = ALL_DETECTORS[detector.lower()]()
+    assert (poni.pixel_size, poni.shape) == (theirs.pixel1, theirs.shape)
+    assert poni.detector == detector

@@ -1,5 +1,6 @@
 """Patterns against plain NumPy, against pyFAI used directly, and against crystals."""
 
+import concurrent.futures
 import gzip
 import json
 import subprocess
@@ -12,8 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
-from ronda.core.azimuthal.integration import Integration
+from ronda.core.azimuthal.errors import ErrorModel, parse_error_model
+from ronda.core.azimuthal.experiment import Setup
+from ronda.core.azimuthal.formula import Formula
+from ronda.core.azimuthal.integration import Integration, Integrator
+from ronda.core.azimuthal.splitting import Split
+from ronda.core.azimuthal.units import Unit
 from ronda.core.geometry import Geometry
 from ronda.core.simulation import FEMTOMAX, lab6_lines, simulate_powder
 
@@ -293,3 +300,270 @@ def test_recorded_ceria_gives_the_pattern_that_came_with_it():
     ours = np.interp(shipped[:, 0], angle, np.nan_to_num(pattern.intensity))
     used = (shipped[:, 0] > 3) & (shipped[:, 0] < 22)
     assert np.corrcoef(ours[used], shipped[used, 1])[0, 1] > 0.998
+
+
+# ---------------------------------------------------------------- single frames
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A PONI file of a tilted detector, and what makes pyFAI's integrator of it."""
+
+    def theirs():
+        return AzimuthalIntegrator(
+            0.02, 0.002, 0.0034, 0.2, -0.15, 0.4, detector=Detector(1e-4, 1e-4, max_shape=SHAPE),
+            wavelength=1e-10,
+        )  # fmt: skip
+
+    folder = tmp_path_factory.mktemp("integration")
+    theirs().save(str(folder / "a.poni"))
+    random = np.random.default_rng(4)
+    images = {
+        "dark": random.uniform(0, 3, SHAPE).astype(np.float32),
+        "flat": random.uniform(0.5, 2, SHAPE).astype(np.float32),
+        "mask": random.random(SHAPE) < 0.1,
+        "absorption": random.uniform(0.8, 1, SHAPE).astype(np.float32),
+    }
+    for name, image in images.items():
+        np.save(folder / f"{name}.npy", image)
+    return folder, theirs, images
+
+
+def corrected(place, **settings):
+    """An experiment with everything that corrects, and the same for pyFAI."""
+    folder, _, images = place
+    setup = Setup(
+        str(folder / "a.poni"),
+        str(folder / "mask.npy"),
+        (str(folder / "dark.npy"),),
+        (str(folder / "flat.npy"),),
+        str(folder / "absorption.npy"),
+        polarization=0.9,
+        **settings,
+    )
+    theirs = {**images, "polarization_factor": 0.9, "correctSolidAngle": True}
+    return setup.experiment(SHAPE), theirs
+
+
+def compare(ours, theirs, sigma=True, first=0):
+    """Ours and pyFAI's, where a bin holds more than a sliver of a pixel."""
+    np.testing.assert_allclose(ours.radial, theirs.radial, rtol=1e-6)
+    used = np.flatnonzero(theirs.count > 1e-3)
+    used = used[used >= first]
+    assert len(used) > 0.7 * len(ours.radial)
+    pairs = {
+        "intensity": theirs.intensity,
+        "sum_signal": theirs.sum_signal,
+        "sum_normalization": theirs.sum_normalization,
+        "count": theirs.count,
+    }
+    if sigma:
+        pairs |= {"sigma": theirs.sigma, "sum_variance": theirs.sum_variance}
+        pairs |= {"sum_norm_squared": theirs.sum_normalization2}
+    for name, expected in pairs.items():
+        np.testing.assert_allclose(
+            getattr(ours, name)[used], expected[used], rtol=1e-5, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+@pytest.mark.parametrize("split", list(Split))
+@pytest.mark.parametrize("kind", [np.int32, np.uint16, np.float32])
+def test_frame_gives_pyfais_pattern(place, unit, split, kind):
+    experiment, theirs = corrected(place, dummy=5)
+    image = np.random.default_rng(1).poisson(50, SHAPE).astype(kind)
+    image[3:7, 20:40] = 5
+    ours = Integrator(
+        experiment, 60, unit, split=split, error_model=ErrorModel.POISSON_CLASSIC
+    ).integrate(image)
+    method = (split.value, "csr", "cython")
+    compare(ours, place[1]().integrate1d_ng(
+        image, 60, unit=unit.value, method=method, dummy=5, delta_dummy=0,
+        error_model="poisson", **theirs,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("split", list(Split))
+@pytest.mark.parametrize(("limits", "sector"), [((1.0, 3.0), None), (None, (-60.0, 30.0))])
+def test_part_of_the_detector_gives_pyfais_pattern(place, split, limits, sector):
+    experiment, theirs = corrected(place)
+    image = np.random.default_rng(1).poisson(50, SHAPE)
+    ours = Integrator(experiment, 30, Unit.Q_A, limits, sector, split).integrate(image)
+    expected = place[1]().integrate1d_ng(
+        image, 30, unit="q_A^-1", method=(split.value, "csr", "cython"), radial_range=limits,
+        azimuth_range=sector, **theirs,
+    )  # fmt: skip
+    # Without splitting, pyFAI counts pixels below the range to its first bin.
+    compare(ours, expected, sigma=False, first=int(split is Split.NO))
+    if limits and split is Split.NO:
+        q = experiment.radius(Unit.Q_A)[~experiment.mask]
+        count = np.histogram(q, 30, limits)[0]
+        np.testing.assert_array_equal(ours.count, count)
+        assert expected.count[0] > count[0]
+
+
+@pytest.mark.parametrize("model", ["poisson", "hybrid", "azimuthal", "5*I+8"])
+@pytest.mark.parametrize("split", list(Split))
+def test_errors_are_pyfais(place, split, model):
+    experiment, theirs = corrected(place)
+    image = np.random.default_rng(1).poisson(50, SHAPE).astype(np.int32)
+    assert image.min() > 0
+    ours = Integrator(
+        experiment, 60, Unit.Q_A, split=split, error_model=parse_error_model(model)
+    ).integrate(image)
+    told = {"variance": 5.0 * image + 8} if "I" in model else {"error_model": model}
+    # Its compiled engines take the azimuthal scatter approximately, in a running sum.
+    language = "python" if model == "azimuthal" else "cython"
+    if model == "azimuthal" and split is Split.BBOX:
+        pytest.skip("pyFAI has no exact azimuthal scatter with splitting; see test_splitting")
+    compare(ours, place[1]().integrate1d_ng(
+        image, 60, unit="q_A^-1", method=(split.value, "csr", language), **told, **theirs
+    ))  # fmt: skip
+
+
+def test_poisson_errors_are_right_where_there_is_less_than_a_photon_a_pixel(place):
+    experiment = Setup(str(place[0] / "a.poni"), solid_angle=False).experiment(SHAPE)
+    random = np.random.default_rng(8)
+    integrator, classic = (
+        Integrator(experiment, 10, Unit.Q_A, error_model=model)
+        for model in (ErrorModel.POISSON, ErrorModel.POISSON_CLASSIC)
+    )
+    frames = [random.poisson(0.05, SHAPE).astype(np.uint16) for _ in range(200)]
+    patterns = [integrator.integrate(frame) for frame in frames]
+    scatter = np.std([pattern.intensity for pattern in patterns], axis=0)
+    told = np.sqrt(np.mean([pattern.sigma**2 for pattern in patterns], axis=0))
+    np.testing.assert_allclose(told, scatter, rtol=0.25)
+    assert (classic.integrate(frames[0]).sigma > 3 * scatter).all()
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8", "?"])
+def test_every_pixel_type_gives_the_same_pattern(place, kind):
+    experiment, _ = corrected(place)
+    image = (np.random.default_rng(1).integers(0, 2, SHAPE)).astype(kind)
+    integrator = Integrator(experiment, 40, Unit.Q_A, error_model=ErrorModel.POISSON)
+    expected = integrator.integrate(image.astype(float))
+    raw = np.zeros(image.nbytes + 1, np.uint8)
+    unaligned = raw[1:].view(image.dtype).reshape(SHAPE)
+    unaligned[:] = image
+    unaligned.flags.writeable = False
+    swapped = image.astype(image.dtype.newbyteorder())
+    for frame in (image, unaligned, swapped, np.asfortranarray(image), image.ravel()):
+        found = integrator.integrate(frame)
+        np.testing.assert_allclose(found.intensity, expected.intensity, rtol=1e-12)
+        np.testing.assert_allclose(found.sigma, expected.sigma, rtol=1e-12)
+
+
+def test_negative_pixels_add_no_variance_but_count(place):
+    experiment = Setup(str(place[0] / "a.poni"), solid_angle=False, marks=False).experiment(SHAPE)
+    image = np.random.default_rng(1).integers(-5, 6, SHAPE).astype(np.int32)
+    pattern = Integrator(experiment, 5, Unit.Q_A, error_model=ErrorModel.POISSON).integrate(image)
+    assert pattern.sum_signal.sum() == image.sum()
+    assert pattern.sum_variance.sum() == np.maximum(image, 0).sum()
+
+
+def test_ring_that_a_frame_leaves_empty_is_nan(place):
+    experiment, _ = corrected(place)
+    q = experiment.radius(Unit.Q_A)
+    image = np.full(SHAPE, 4, np.uint16)
+    image[q > np.quantile(q, 0.8)] = 65535
+    for split in Split:
+        for model in ErrorModel:
+            integrator = Integrator(experiment, 40, Unit.Q_A, split=split, error_model=model)
+            pattern = integrator.integrate(image)
+            empty = pattern.count == 0
+            assert 0 < empty.sum() < 39
+            np.testing.assert_array_equal(np.isnan(pattern.intensity), empty)
+            assert pattern.sigma is None or (np.isnan(pattern.sigma) == empty).all()
+            assert (pattern.sum_normalization[empty] == 0).all()
+
+
+def test_pixel_whose_formula_tells_nothing_does_not_count(place):
+    experiment = Setup(str(place[0] / "a.poni"), solid_angle=False).experiment(SHAPE)
+    image = np.random.default_rng(1).integers(0, 3, SHAPE).astype(np.int32)
+    image[0] = -1
+    pattern = Integrator(experiment, 5, Unit.Q_A, error_model=Formula("1/I")).integrate(image)
+    assert pattern.count.sum() == (image > 0).sum()
+    assert pattern.sum_variance.sum() == pytest.approx((1 / image[image > 0]).sum())
+
+
+def test_frames_in_parallel_are_those_in_turn(place):
+    experiment, _ = corrected(place)
+    random = np.random.default_rng(1)
+    frames = [random.poisson(20, SHAPE).astype(np.int32) for _ in range(40)]
+    integrator = Integrator(
+        experiment, 50, Unit.Q_A, split=Split.BBOX, error_model=ErrorModel.AZIMUTHAL
+    )
+    expected = [integrator.integrate(frame) for frame in frames]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found, pattern in zip(pool.map(integrator.integrate, frames), expected, strict=True):
+            np.testing.assert_array_equal(found.intensity, pattern.intensity)
+            np.testing.assert_array_equal(found.sigma, pattern.sigma)
+
+
+@pytest.mark.parametrize("image", [np.zeros((64, 45)), np.zeros(45), np.zeros(SHAPE, complex)])
+def test_frame_that_does_not_fit_is_refused(place, image):
+    experiment, _ = corrected(place)
+    with pytest.raises(ValueError, match="the frame h") as caught:
+        Integrator(experiment, 5, Unit.Q_A).integrate(image)
+    assert "\n" not in str(caught.value)
+
+
+# -------------------------------------------------------------------- real data
+
+CERIA_LINES = {(1, 1, 1): 3, (2, 0, 0): 4, (2, 2, 0): 8, (3, 1, 1): 11, (2, 2, 2): 12,
+               (4, 0, 0): 16, (3, 3, 1): 19, (4, 2, 0): 20}  # fmt: skip
+"""Lines of CeO2 and the sums of their squared indices."""
+CERIA = 5.4116
+"""Lattice constant in angstrom (NIST SRM 674b)."""
+
+
+def real_frame(name):
+    """A frame of the Pilatus 1M; it is stored upside down against its PONI file."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there")
+    return np.flipud(fabio.open(path).data)
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_ceria_lines_stand_where_they_belong(split):
+    image = real_frame("powder/CeO2_Pilatus1M.tif")
+    experiment = Setup(str(DATA / "powder/CeO2_Pilatus1M.poni")).experiment(image.shape)
+    pattern = Integrator(experiment, 1500, Unit.TTH_DEG, split=split).integrate(image)
+    for squares in CERIA_LINES.values():
+        sine = experiment.wavelength * 1e10 / 2 / CERIA * np.sqrt(squares)
+        line = 2 * np.degrees(np.arcsin(sine))
+        near = np.abs(pattern.radial - line) < 0.08
+        angle, height = pattern.radial[near], pattern.intensity[near]
+        flank = np.abs(angle - line) > 0.06
+        height = np.maximum(
+            height - np.polyval(np.polyfit(angle[flank], height[flank], 1), angle), 0
+        )
+        assert (angle * height).sum() / height.sum() == pytest.approx(line, abs=0.006)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7, 11, 13])
+def test_map_frame_gives_the_pattern_that_came_with_it(tmp_path, number):
+    name = f"map/Fe3O4C_M1_map_{number}_P1_E1_001"
+    image = real_frame(f"{name}.tif")
+    shipped = np.loadtxt(DATA / f"{name}.xy")
+    # As the head of the shipped patterns tells it, in the terms of Fit2D.
+    geometry = Geometry(
+        photon_energy=12.398419843320026 / 0.3344,
+        detector_distance=0.284635,
+        beam_center_x=485.389 - 0.5,
+        beam_center_y=508.119 - 0.5,
+        tilt=0.037,
+        tilt_plane_rotation=67.409,
+        pixel_size=172e-6,
+    )
+    poni = tmp_path / "map.poni"
+    poni.write_text(geometry.to_poni(image.shape))
+    # They were made without a mask: the marks of the gaps are counted as they are.
+    setup = Setup(str(poni), polarization=0.99, marks=False)
+    experiment = setup.experiment(image.shape)
+    pattern = Integrator(experiment, len(shipped), Unit.TTH_DEG, split=Split.BBOX).integrate(image)
+    ours = np.interp(shipped[:, 0], pattern.radial, np.nan_to_num(pattern.intensity))
+    used = (shipped[:, 0] > 3) & (shipped[:, 0] < 20) & (shipped[:, 1] > 0)
+    np.testing.assert_allclose(ours[used], shipped[used, 1], rtol=4e-3)
+    assert np.corrcoef(ours[used], shipped[used, 1])[0, 1] > 0.9999

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ronda.core.frame import Frame, Series
+from ronda.core.growing import Growing
 from ronda.core.images.curves import OUTPUTS, SeriesParameters
 from ronda.core.images.ring import Ring
 from ronda.core.images.roi import Roi, statistics
-from ronda.core.images.rows import Growing
 from ronda.core.images.series import RoiSeries
 from ronda.core.images.slots import Slots
 from ronda.core.marks import as_pixels
