@@ -1,0 +1,366 @@
+"""What can be set of diffraction tomography, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from pydantic import field_validator, model_validator
+
+from ..azimuthal.azimuthal_parameters import AzimuthalParameters
+from ..azimuthal.errors import ErrorModel, parse_error_model
+from ..azimuthal.splitting import Split
+from ..parameters import parameter
+from ..stage import Command, Kind, Output, Record
+from .placing import Motors, PlaceBy
+from .profiles import Bins, Profiles
+from .reconstruction import Filter
+from .scan import FastAxis, Grid, Missed
+from .sinogram import MOST_RANGES, WHOLE, RadialRange, parse_ranges
+from .tomogram import MOST_BYTES, Added, map_bytes
+
+MOST_SIDE = 16384
+
+
+class SlowAxis(Enum):
+    """What the first axis of the map is."""
+
+    ROTATION = "rotation"
+    TRANSLATION = "translation"
+
+
+class DiffTomoParameters(AzimuthalParameters):
+    """What can be set of diffraction tomography."""
+
+    n_translations: int = parameter(1, "Positions along the translation.", ge=1, le=MOST_SIDE)
+    n_rotations: int = parameter(1, "Positions of the rotation.", ge=1, le=MOST_SIDE)
+    n_diffraction: int = parameter(1000, "Points of a diffraction pattern.", ge=1, le=100_000)
+    azimuthal_bins: int = parameter(
+        0,
+        "Points around the beam, for patterns in two dimensions; 0: one dimension.",
+        ge=0,
+        le=3600,
+    )
+    azimuth_range: list[float] = parameter(
+        [],
+        "Azimuths where the sector that is looked at begins and ends; empty: all.",
+        unit="deg",
+        max_length=2,
+    )
+    split: Split = parameter(
+        Split.BBOX, "How a pixel is shared by the bins that it touches: no, or bbox.", expert=True
+    )
+    place_by: PlaceBy = parameter(
+        PlaceBy.FRAME_NUMBER, "What tells where a frame belongs: its number, or motor positions."
+    )
+    offset: int = parameter(
+        0,
+        "Frames before the first position, which are left out; negative: so many positions are "
+        "not measured at the beginning.",
+        ge=-(1 << 31),
+        lt=1 << 31,
+    )
+    zigzag: bool = parameter(False, "Every second line of the fast axis runs backwards.")
+    fast_axis: FastAxis = parameter(
+        FastAxis.TRANSLATION, "Axis that runs through all positions at each one of the other."
+    )
+    slow_axis: SlowAxis = parameter(
+        SlowAxis.ROTATION,
+        "What n_rotations counts: rotations, or positions of a second translation (plain maps).",
+    )
+    frames_per_point: int = parameter(
+        1, "Frames of each position, which are averaged; a scan's own number goes first.", ge=1
+    )
+    continue_scan: bool = parameter(
+        False, "Another series goes on in the same map; off: it begins with an empty one."
+    )
+    rotation_range: list[float] = parameter(
+        [],
+        "First and last position of the rotation; empty: what the scan says, or half a turn "
+        "whose end is not measured again. Falling angles turn the other way.",
+        unit="deg",
+        max_length=2,
+    )
+    translation_range: list[float] = parameter(
+        [],
+        "First and last position of the translation; empty: what the scan says, or numbers.",
+        max_length=2,
+    )
+    translation_unit: str = parameter("mm", "Unit of translations.", max_length=32)
+    rotation_motor: str = parameter("", "Column of the scan; empty: its slow movable.")
+    translation_motor: str = parameter("", "Column of the scan; empty: its fast movable.")
+    position_tolerance: float = parameter(
+        0.3, "Share of a step by which a motor may be beside a position.", gt=0, le=0.5
+    )
+    radial_ranges: list[str] = parameter(
+        [],
+        f"Radial ranges that sinograms are made of, at most {MOST_RANGES}: name=low,high in the "
+        "unit.",
+        max_length=MOST_RANGES,
+    )
+    sinogram_of: str = parameter(
+        WHOLE, f"Name of the range whose sinogram is shown; {WHOLE}: the whole pattern."
+    )
+    subtract_background: bool = parameter(
+        False,
+        "Subtract from each range a straight line through what is beside it, half as wide as "
+        "the range.",
+    )
+    point_rotation: int = parameter(0, "Rotation number of the pattern at a point.", ge=0)
+    point_translation: int = parameter(0, "Translation number of the pattern at a point.", ge=0)
+    reconstruct: bool = parameter(
+        False, "Reconstruct the cross-section from the sinogram shown, at most once a second."
+    )
+    reconstruction_filter: Filter = parameter(
+        Filter.RAMP, "Window of the reconstruction; the later ones smooth more."
+    )
+    rotation_centre: float | None = parameter(
+        None, "Translation number at which the rotation axis is; not enabled: the middle.", ge=0
+    )
+
+    @field_validator("azimuth_range", "rotation_range", "translation_range")
+    @classmethod
+    def _two_ends(cls, value: list[float]) -> list[float]:
+        if value and (len(value) != 2 or value[0] == value[1]):
+            raise ValueError("a range is two different numbers")
+        return value
+
+    @field_validator("radial_ranges")
+    @classmethod
+    def _ranges(cls, texts: list[str]) -> list[str]:
+        parse_ranges(texts)
+        return texts
+
+    @model_validator(mode="after")
+    def _fits(self) -> DiffTomoParameters:
+        if self.reconstruct and self.slow_axis is not SlowAxis.ROTATION:
+            raise ValueError("reconstruct: there is no cross-section without a rotation")
+        if self.sinogram_of not in (WHOLE, *(each.name for each in self.ranges)):
+            raise ValueError(f"sinogram_of: there is no range named {self.sinogram_of}")
+        points = self.grid.points
+        nbytes = map_bytes(points, self.n_diffraction, self.azimuthal_bins, self.errors)
+        if nbytes > MOST_BYTES:
+            raise ValueError(
+                f"a map of {points} positions and so many points takes {nbytes / 1e9:.1f} GB, "
+                f"more than {MOST_BYTES / 1e9:.1f} GB"
+            )
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        """The order of the positions."""
+        return Grid(
+            translations=self.n_translations,
+            rotations=self.n_rotations,
+            offset=self.offset,
+            zigzag=self.zigzag,
+            fast=self.fast_axis,
+            frames_per_point=self.frames_per_point,
+        )
+
+    @property
+    def motors(self) -> Motors:
+        """The motors of both axes."""
+        return Motors(
+            rotation=self.rotation_motor,
+            translation=self.translation_motor,
+            rotation_range=_ends(self.rotation_range),
+            translation_range=_ends(self.translation_range),
+            tolerance=self.position_tolerance,
+        )
+
+    @property
+    def ranges(self) -> tuple[RadialRange, ...]:
+        """The radial ranges."""
+        return parse_ranges(self.radial_ranges)
+
+    @property
+    def errors(self) -> bool:
+        """Whether patterns have errors."""
+        return parse_error_model(self.error_model) is not ErrorModel.NONE
+
+    @property
+    def azimuths(self) -> tuple[float, float] | None:
+        """First and last azimuth in deg; None: all."""
+        return _ends(self.azimuth_range)
+
+    @property
+    def bins(self) -> Bins:
+        """What patterns are made of."""
+        return Bins(
+            unit=self.unit,
+            radial=self.n_diffraction,
+            azimuthal=self.azimuthal_bins,
+            radial_range=self.limits,
+            azimuth_range=self.azimuths,
+            split=self.split,
+            error_model=self.error_model,
+        )
+
+    @cached_property
+    def profiles(self) -> dict[tuple[int, ...], Profiles]:
+        """What makes patterns of frames, by their shape; found once for each set of parameters."""
+        return {}
+
+    @property
+    def arrangement(self) -> tuple[Any, ...]:
+        """What the place of a frame depends on."""
+        return self.grid, self.place_by, self.motors
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What the patterns of the map depend on, by name."""
+        names = (
+            *AzimuthalParameters.model_fields,
+            "n_diffraction",
+            "azimuthal_bins",
+            "azimuth_range",
+            "split",
+        )
+        values = self.to_json()
+        return {name: values[name] for name in names}
+
+
+def _ends(values: list[float]) -> tuple[float, float] | None:
+    return (values[0], values[1]) if values else None
+
+
+COMMANDS = (
+    Command(
+        "ClearMap",
+        "Empty the map: frames to come begin another, with a place of its own in the open file.",
+    ),
+)
+RESULT = "pyFAI/result"
+SINOGRAMS = "pyFAI/sinograms"
+RECONSTRUCTION = "pyFAI/reconstruction"
+MEAN = "pyFAI/mean"
+SCAN = "scan"
+_MAP = ("rotation", "translation")
+
+
+COUNTS: Mapping[str, Missed | Added] = {
+    "frames_skipped": Missed.SKIPPED,
+    "frames_extra": Missed.EXTRA,
+    "frames_off_grid": Missed.OFF_GRID,
+    "frames_without_position": Missed.NOT_FOUND,
+    "frames_repeated": Added.AGAIN,
+    "frames_averaged": Added.MEAN,
+}
+"""What became of frames, by name of output."""
+
+
+def _count(name: str, doc: str) -> Output:
+    return Output(name, Kind.SCALAR, np.int64, doc=doc, path=f"{SCAN}/{name}", record=Record.SERIES)
+
+
+OUTPUTS = (
+    Output("progress", Kind.SCALAR, unit="%", doc="Share of the positions that are measured."),
+    _count("points_measured", "Positions that are measured."),
+    _count("points_missing", "Positions that are not measured (yet)."),
+    Output(
+        "time_left",
+        Kind.SCALAR,
+        unit="s",
+        doc="Time that the missing positions take at the pace of the newest; NaN: not known.",
+    ),
+    _count("frames_skipped", "Frames before the first position."),
+    _count("frames_extra", "Frames after the last position; they are not in the map."),
+    _count("frames_off_grid", "Frames whose motors were at no position of the map."),
+    _count(
+        "frames_without_position",
+        "Frames given up because too many waited for positions; they are not in the map.",
+    ),
+    _count("frames_repeated", "Frames at positions measured before; the newest counts."),
+    _count("frames_averaged", "Frames averaged with others of the same point."),
+    _count("frames_waiting", "Frames whose positions are not known (yet)."),
+    Output(
+        "radial",
+        Kind.SPECTRUM,
+        label="Radial axis",
+        doc="Centres of the points of a pattern, in the unit.",
+        axes=("bin",),
+    ),
+    Output(
+        "azimuthal", Kind.SPECTRUM, unit="deg", doc="Azimuths, in two dimensions.", axes=("bin",)
+    ),
+    Output("pattern", Kind.SPECTRUM, np.float32, doc="The newest frame's pattern.", axes=("bin",)),
+    Output(
+        "point_pattern",
+        Kind.SPECTRUM,
+        doc="Pattern at point_rotation and point_translation; NaN: not measured.",
+        axes=("bin",),
+    ),
+    Output(
+        "mean_pattern",
+        Kind.SPECTRUM,
+        doc="Mean of all patterns of the map.",
+        axes=("bin",),
+        path=f"{MEAN}/intensity",
+        record=Record.SERIES,
+    ),
+    Output(
+        "rotation_values",
+        Kind.SPECTRUM,
+        doc="Positions of the rotation (or slow translation); numbers where they are not known.",
+        axes=("rotation",),
+    ),
+    Output(
+        "translation_values",
+        Kind.SPECTRUM,
+        doc="Positions of the translation; numbers where they are not known.",
+        axes=("translation",),
+    ),
+    Output(
+        "sinogram",
+        Kind.IMAGE,
+        doc="Sum over the range sinogram_of at each position; NaN: not measured.",
+        axes=_MAP,
+    ),
+    Output(
+        "reconstruction",
+        Kind.IMAGE,
+        doc="Cross-section by filtered back-projection of sinogram, if reconstruct is on; rows "
+        "are y, columns x, along the translation at 0 deg.",
+        axes=("y", "x"),
+    ),
+    Output(
+        "frame_map",
+        Kind.IMAGE,
+        np.int32,
+        doc="Number of the newest frame at each position; -1: not measured.",
+        axes=_MAP,
+        path=f"{RESULT}/map_ptr",
+        record=Record.CELL,
+    ),
+    Output(
+        "intensity",
+        Kind.IMAGE,
+        np.float32,
+        label="Intensity",
+        doc="Patterns of all positions: (rotation, translation, radial), or (rotation, "
+        "translation, azimuthal, radial); NaN: not measured.",
+        path=f"{RESULT}/intensity",
+        record=Record.CELL,
+        live=False,
+    ),
+    Output(
+        "errors",
+        Kind.IMAGE,
+        np.float32,
+        label="Standard error",
+        doc="Standard errors of intensity, if there is an error model.",
+        path=f"{RESULT}/errors",
+        record=Record.CELL,
+        live=False,
+    ),
+)
+GROUPS: Mapping[str, Mapping[str, Any]] = {
+    RESULT: {"NX_class": "NXdata", "signal": "intensity", "title": "Diffraction tomography"},
+    SINOGRAMS: {"NX_class": "NXdata", "signal": WHOLE, "title": "Sinograms"},
+    MEAN: {"NX_class": "NXdata", "signal": "intensity", "title": "Mean pattern"},
+    SCAN: {"NX_class": "NXcollection"},
+}

@@ -1,0 +1,393 @@
+"""Diffraction tomography: a powder pattern for each position of a scan in two axes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..frame import BadFrame, Frame, Series
+from ..parameters import ParameterError
+from ..positions import Position, ScanBooks, ScanEnd
+from ..stage import Closing, Row, Settings, Stage, Tree, registry
+from .measurement import Measurement
+from .parameters import COMMANDS, COUNTS, GROUPS, OUTPUTS, RESULT, DiffTomoParameters
+from .placing import Placing
+from .profiles import Profiles, profiles
+from .profiles import warm_up as warm_up_profiles
+from .reconstruction import reconstruct
+from .scan import Missed, Place
+from .tomogram import Reduced, Tomogram
+from .tree import MapAxes, final_tree, form_of, open_tree, reconstruction, whole
+
+STATE = "tomogram/"
+NO_PONI = "poni_file is not set: frames cannot be integrated"
+Floats = NDArray[np.float64]
+
+
+@registry.register
+class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
+    """Integrates each frame of a scan and puts its pattern in its place in a map.
+
+    A frame's place follows from its number, or from the positions of the motors;
+    one that has none is counted, never put elsewhere. Of positions measured again
+    the newest pattern counts; frames of one point are averaged.
+
+    The map survives a restart. It is emptied by ClearMap; by a series that begins,
+    unless `continue_scan` is on or the series was joined late and goes on where the
+    map ends (the device was stopped meanwhile); and by parameters on which its
+    patterns depend (geometry, unit, points...). If only the places change (zigzag,
+    numbers of positions...) the patterns move to where they belong then. With
+    `continue_scan` another offset is for the frames to come.
+    """
+
+    name = "difftomo"
+    title = "Diffraction tomography integrator"
+    entry = "entry_0000"
+    Parameters = DiffTomoParameters
+    outputs = OUTPUTS
+    commands = COMMANDS
+    groups = GROUPS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parameters: DiffTomoParameters = self.Parameters()
+        self._version = -1
+        self._books = ScanBooks()
+        self._series = Series(0)
+        self._now = Measurement(self._placing())
+        self._frame_shape: tuple[int, ...] | None = None
+        self._pattern: NDArray[Any] = np.empty(0)
+        self._image: Floats | None = None
+        self._stale = False
+        """Whether the cross-section is of an older sinogram."""
+        self._note = ""
+        self._offset_problem = ""
+        self._joins = False
+        """Whether it is open if the series goes on in the map that is there."""
+        self._frames = 0
+        self._file_form: tuple[Any, ...] | None = None
+
+    def _placing(self) -> Placing:
+        asked = self._parameters
+        return Placing(asked.grid, asked.place_by, asked.motors, self._series, self._books)
+
+    # ------------------------------------------------------------ frame by frame
+
+    def map(self, frame: Frame, parameters: DiffTomoParameters) -> Reduced:
+        """Integrate one frame."""
+        return _profiles(frame.shape, parameters).reduce(frame)
+
+    def reduce(self, frame: Frame, partial: Reduced, settings: Settings) -> Row:
+        """Put one frame in its place."""
+        if settings.version != self._version:
+            self.adopt(settings)
+        if frame.series.run_id != self._series.run_id:
+            self.begin(frame.series, settings)
+        if self._joins:
+            self._join(frame)
+        self._prepare(frame.shape)
+        self._frames += 1
+        self._pattern = partial.pattern.intensity
+        self._now.add(frame, partial)
+        self._stale |= bool(self._now.changed)
+        if self._file_form not in (None, self._form()):
+            return {}
+        cells = self._now.cells()
+        self._now.changed.clear()
+        return cells
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Have a map for frames of this shape."""
+        asked, tomogram = self._parameters, self._now.tomogram
+        if shape == self._frame_shape and tomogram is not None:
+            return
+        bins = _profiles(shape, asked)
+        if tomogram is not None and not np.array_equal(tomogram.radial, bins.radial):
+            self._empty("the radial axis of the frames")
+        self._frame_shape = shape
+        if self._now.tomogram is None:
+            axes = bins.radial, bins.azimuthal
+            new = Tomogram(asked.grid.shape, *axes, asked.errors, bins.configuration)
+            new.choose(asked.ranges, asked.subtract_background)
+            self._now.tomogram = new
+
+    def position(self, position: Position) -> None:
+        """Take a message of the positions stream; place the frames that waited for it."""
+        self._books.add(position)
+        self._now.place_waiting(now=isinstance(position, ScanEnd))
+
+    # ---------------------------------------------------------------- the series
+
+    def begin(self, series: Series, settings: Settings) -> None:
+        """Begin a series: with an empty map, or with that of the one before."""
+        if settings.version != self._version:
+            self.adopt(settings)
+        self._series, self._frames, self._file_form = series, 0, None
+        self._offset_problem = self._note = ""
+        self._joins = series.joined_late and not self._parameters.continue_scan
+        if not self._joins:
+            self._begin_map(self._now if self._parameters.continue_scan else None)
+
+    def _begin_map(self, before: Measurement | None, same_points: bool = False) -> None:
+        self._now = Measurement(self._placing(), before, same_points)
+        self._stale = True
+        if before is None:
+            self._pattern, self._image = np.empty(0), None
+
+    def _join(self, frame: Frame) -> None:
+        """Decide whether a series that was joined late goes on where the map ends."""
+        self._joins = False
+        measured = self._now.measured
+        goes_on = frame.frame_id > self._now.highest
+        self._begin_map(self._now if goes_on else None, same_points=True)
+        if measured and goes_on:
+            self._note = (
+                f"the scan goes on with frame {frame.frame_id} in the map of {measured} "
+                "positions; ClearMap if it is another scan"
+            )
+        elif measured:
+            self._note = (
+                f"the map of {measured} positions was emptied: frame {frame.frame_id} came "
+                "again, so this is another scan"
+            )
+
+    def finish(self, series: Series) -> Closing:
+        """End a series; its file gets what is left when its positions are in."""
+        now, parameters, form = self._now, self._parameters, self._file_form
+        now.place_waiting(now=True)
+        if self._frames == now.counts[Missed.SKIPPED] and not self._joins:
+            try:
+                now.placing.grid.check_length(self._frames)
+            except ValueError as error:
+                self._offset_problem = str(error)
+
+        def settled() -> bool:
+            now.place_waiting(now=True)
+            return now.placing.settled()
+
+        return Closing(settled, lambda: final_tree(now, parameters, form))
+
+    # ------------------------------------------------------------- what is asked
+
+    def accept(self, parameters: DiffTomoParameters) -> None:
+        """Refuse files that do not fit the frames."""
+        if self._frame_shape is None or parameters.setup == self._parameters.setup:
+            return
+        try:
+            parameters.setup.experiment(self._frame_shape).check_unit(parameters.unit)
+        except ValueError as error:
+            raise ParameterError(str(error)) from None
+
+    def adopt(self, settings: Settings) -> None:
+        """Take up new parameters; the map is emptied or rearranged if need be."""
+        old, new = self._parameters, settings.parameters
+        assert isinstance(new, DiffTomoParameters)
+        self._parameters, first = new, self._version < 0
+        self._version = settings.version
+        before, after = old.meaning, new.meaning
+        if first:
+            self._now = Measurement(self._placing())
+        elif before != after:
+            self._empty(" and ".join(name for name in after if before[name] != after[name]))
+        elif old.arrangement != new.arrangement:
+            self._rearrange(old)
+        tomogram = self._now.tomogram
+        asked = (new.ranges, new.subtract_background)
+        if tomogram is not None and asked != (old.ranges, old.subtract_background):
+            tomogram.choose(*asked)
+        self._stale = True
+
+    def _empty(self, why: str) -> None:
+        """Begin another map because of a change; say so if there was something in it."""
+        measured, waiting = self._now.measured, len(self._now.placing.waiting)
+        if measured or waiting:
+            also = (
+                f" and {waiting} frames that waited for positions were dropped" if waiting else ""
+            )
+            self._note = f"the map of {measured} positions was emptied{also}, because {why} changed"
+        self._begin_map(None)
+
+    def _rearrange(self, old: DiffTomoParameters) -> None:
+        """Move the patterns to where they belong by the present parameters."""
+        placing, new = self._placing(), self._parameters
+        if new.continue_scan and old.changed({"offset": new.offset}).arrangement == new.arrangement:
+            placing.waiting, self._now.placing = self._now.placing.waiting, placing
+        elif self._now.can_move(placing):
+            lost = self._now.move(placing)
+            if lost:
+                self._note = f"{lost} patterns have no place in the map any more: they are not kept"
+        else:
+            self._empty("the order of the positions")
+
+    def handle(self, command: str, argument: Any) -> None:
+        """Empty the map."""
+        if command != "ClearMap":
+            super().handle(command, argument)
+        self._note, self._joins = "", False
+        self._begin_map(None)
+
+    # ------------------------------------------------------------- what is shown
+
+    def value(self, name: str) -> Any:
+        """Return the present value of an output; None for an image before the first frame."""
+        now, asked, tomogram = self._now, self._parameters, self._now.tomogram
+        if name in COUNTS:
+            return now.counts[COUNTS[name]]
+        match name:
+            case "progress":
+                return 100 * now.measured / now.placing.grid.points
+            case "points_measured":
+                return now.measured
+            case "points_missing":
+                return now.missing
+            case "time_left":
+                return now.seconds_left
+            case "frames_waiting":
+                return len(now.placing.waiting)
+            case "rotation_values":
+                return self._axes().rotation.values
+            case "translation_values":
+                return self._axes().translation.values
+            case "pattern":
+                return self._pattern
+            case "reconstruction":
+                return self._image
+            case "sinogram":
+                return tomogram and tomogram.sinogram(asked.sinogram_of)
+            case "frame_map":
+                return tomogram and tomogram.frame.copy()
+        if tomogram is None:
+            return np.empty(0)
+        match name:
+            case "radial":
+                return tomogram.radial
+            case "azimuthal":
+                return np.empty(0) if tomogram.azimuthal is None else tomogram.azimuthal
+            case "mean_pattern":
+                return tomogram.mean
+            case "point_pattern":
+                return tomogram.pattern(Place(asked.point_rotation, asked.point_translation))
+        raise KeyError(name)
+
+    def status(self) -> list[str]:
+        """Return what an operator should know."""
+        notes = self._now.sentences()
+        if self._note:
+            notes.append(self._note)
+        if not self._parameters.poni_file:
+            notes.append(NO_PONI)
+        return notes
+
+    def alarms(self) -> list[str]:
+        """Return why there is nothing of a whole series, if that is so."""
+        return [self._offset_problem] if self._offset_problem else []
+
+    def _axes(self) -> MapAxes:
+        return MapAxes.of(self._parameters, self._now.placing.axes)
+
+    # ------------------------------------------------------------- what is slow
+
+    def warm_up(self) -> None:
+        """Compile what is needed for the commonest pixels; load pyFAI, which takes seconds."""
+        warm_up_profiles()
+        reconstruct(np.ones((2, 4)), np.array([0.0, 90.0]))
+
+    def deferred(self) -> Callable[[], Callable[[], None]] | None:
+        """Place frames whose positions came; return the reconstruction if it is due."""
+        now, asked = self._now, self._parameters
+        now.place_waiting()
+        self._stale |= bool(now.changed)
+        if not self._stale or not asked.reconstruct or now.tomogram is None:
+            return None
+        self._stale = False
+        work = reconstruction(now.tomogram, asked, self._axes())
+
+        def job() -> Callable[[], None]:
+            image = work()
+
+            def store() -> None:
+                if now is self._now:
+                    self._image = image
+
+            return store
+
+        return job
+
+    # ------------------------------------------------------------- what is kept
+
+    def cells(self) -> Mapping[str, tuple[int, ...] | NDArray[Any]]:
+        """Return the map for a file that begins: what it holds already, or its shape."""
+        tomogram = self._now.tomogram
+        if tomogram is None:
+            return {}
+        self._file_form = self._form()
+        arrays = whole(RESULT, tomogram)
+        if self._now.resumed or self._now.rearranged:
+            self._now.rearranged = self._now.moved = False
+            return arrays
+        return {path: array.shape for path, array in arrays.items()}
+
+    def _form(self) -> tuple[Any, ...]:
+        """Return what a map must have in common with the file to go into it."""
+        return form_of(self._now.tomogram, self._parameters)
+
+    def update(self) -> Tree:
+        """Return axes, sinograms, counts and late places for the open file."""
+        tomogram, asked = self._now.tomogram, self._parameters
+        if tomogram is None:
+            return {}
+        return open_tree(self._now, tomogram, asked, self._axes(), self._file_form)
+
+    def state(self) -> Tree | None:
+        """Return the map and what it is of."""
+        tree = self._now.tree()
+        if not tree:
+            return None
+        return {
+            **{f"{STATE}{name}": value for name, value in tree.items()},
+            f"{STATE}of": self._of(),
+        }
+
+    def restore(self, tree: Tree) -> None:
+        """Go on with the map of a checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If it was made with other parameters.
+        """
+        entries = {k.removeprefix(STATE): v for k, v in tree.items() if k.startswith(STATE)}
+        if entries.get("of") != self._of():
+            raise ValueError("the map in the checkpoint was made with other parameters")
+        restored = Measurement(self._placing())
+        restored.restore(entries, self._parameters.errors)
+        assert restored.tomogram is not None
+        restored.tomogram.choose(self._parameters.ranges, self._parameters.subtract_background)
+        self._now, self._stale = restored, True
+
+    def _of(self) -> str:
+        asked = self._parameters
+        return json.dumps([asked.meaning, repr(asked.arrangement)], default=str)
+
+
+def _profiles(shape: tuple[int, ...], parameters: DiffTomoParameters) -> Profiles:
+    """Return what makes patterns of frames of this shape.
+
+    Raises
+    ------
+    BadFrame
+        If the files named in the parameters do not fit, or there are none.
+    """
+    if not parameters.poni_file:
+        raise BadFrame(NO_PONI)
+    known = parameters.profiles
+    if shape not in known:
+        try:
+            known[shape] = profiles(parameters.setup.experiment(shape), parameters.bins)
+        except ValueError as error:
+            raise BadFrame(str(error)) from None
+    return known[shape]

@@ -1,0 +1,342 @@
+"""The map of a scan: one pattern for each position, and what is derived as it grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scan import Place, Spot
+from .sinogram import WHOLE, RadialRange, RangeSums
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+MOST_BYTES = 4 << 30
+"""Largest map, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The intensities of one frame, with or without errors."""
+
+    intensity: NDArray[Any]
+    """(bins,) or (azimuthal bins, bins); NaN where no pixel counted."""
+    sigma: NDArray[Any] | None = None
+    """Standard errors, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """One frame reduced."""
+
+    pattern: Profile
+    cake: Profile | None = None
+
+
+class Added(Enum):
+    """What a frame was to its position."""
+
+    FIRST = "first"
+    MEAN = "averaged with others of the same point"
+    AGAIN = "measured again: the newest counts"
+
+
+class Layer:
+    """Profiles of all positions, float32; NaN where not measured.
+
+    Parameters
+    ----------
+    shape
+        (rotations, translations).
+    bins
+        Shape of a profile.
+    errors
+        Whether profiles have errors.
+    """
+
+    def __init__(self, shape: tuple[int, int], bins: tuple[int, ...], errors: bool) -> None:
+        self.intensity: Singles = np.full((*shape, *bins), np.nan, np.float32)
+        self.sigma: Singles | None = np.full_like(self.intensity, np.nan) if errors else None
+        self._numbers: NDArray[np.uint32] | None = None
+
+    def set(self, place: Place, profile: Profile) -> None:
+        """Replace the profile of a position."""
+        self.intensity[place] = profile.intensity
+        if self.sigma is not None:
+            self.sigma[place] = np.nan if profile.sigma is None else profile.sigma
+        if self._numbers is not None:
+            self._numbers[place] = np.isfinite(profile.intensity)
+
+    def average(self, place: Place, profile: Profile) -> None:
+        """Make the profile of a position the mean of it and another frame's.
+
+        A bin's mean is over the frames in which it had a value.
+        """
+        if self._numbers is None:
+            self._numbers = np.isfinite(self.intensity).astype(np.uint32)
+        there = np.isfinite(profile.intensity)
+        before = self._numbers[place]
+        after = before + there
+        old = np.where(before > 0, self.intensity[place], 0)
+        new = np.where(there, profile.intensity, 0)
+        with np.errstate(invalid="ignore"):
+            self.intensity[place] = (old * before + new) / np.where(after > 0, after, np.nan)
+            if self.sigma is not None and profile.sigma is not None:
+                spread = np.hypot(
+                    np.where(before > 0, self.sigma[place], 0) * before,
+                    np.where(there, profile.sigma, 0),
+                )
+                self.sigma[place] = spread / np.where(after > 0, after, np.nan)
+        self._numbers[place] = after
+
+    def profile(self, place: Place) -> Profile:
+        """Return the profile of a position; views."""
+        return Profile(self.intensity[place], None if self.sigma is None else self.sigma[place])
+
+    def tree(self, name: str, measured: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Return the measured profiles for a checkpoint; copies."""
+        tree: dict[str, NDArray[Any]] = {f"{name}/intensity": self.intensity[measured]}
+        if self.sigma is not None:
+            tree[f"{name}/sigma"] = self.sigma[measured]
+        if self._numbers is not None:
+            tree[f"{name}/numbers"] = self._numbers[measured]
+        return tree
+
+    def restore(self, name: str, tree: Mapping[str, Any], measured: NDArray[np.bool_]) -> None:
+        """Take back what `tree` gave.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If it is of another form.
+        """
+        self.intensity[measured] = tree[f"{name}/intensity"]
+        if self.sigma is not None:
+            self.sigma[measured] = tree[f"{name}/sigma"]
+        if f"{name}/numbers" in tree:
+            self._numbers = np.isfinite(self.intensity).astype(np.uint32)
+            self._numbers[measured] = tree[f"{name}/numbers"]
+
+
+class Tomogram:
+    """The map of a scan.
+
+    Parameters
+    ----------
+    shape
+        (rotations, translations).
+    radial
+        Bin centres, (bins,).
+    azimuthal
+        Centres of the azimuthal bins in deg; None: patterns only.
+    errors
+        Whether profiles have errors.
+    origin
+        How the profiles were made, as JSON.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        radial: Floats,
+        azimuthal: Floats | None = None,
+        errors: bool = False,
+        origin: str = "",
+    ) -> None:
+        self.shape, self.radial, self.azimuthal, self.errors = shape, radial, azimuthal, errors
+        self.origin = origin
+        self.identity = object()
+        """The same for what the map becomes when its patterns move."""
+        self.patterns = Layer(shape, radial.shape, errors)
+        self.cakes: Layer | None = None
+        if azimuthal is not None:
+            self.cakes = Layer(shape, (azimuthal.size, radial.size), errors)
+        self.frame: NDArray[np.int32] = np.full(shape, -1, np.int32)
+        """The newest frame of each position; -1: not measured."""
+        self._event: NDArray[np.int64] = np.full(shape, -1, np.int64)
+        self._point: NDArray[np.int64] = np.full(shape, -1, np.int64)
+        self.measured = 0
+        """Positions that have a frame."""
+        self._total, self._number = np.zeros(radial.shape), np.zeros(radial.shape, np.int64)
+        self._background = False
+        self.choose((), background=False)
+
+    @property
+    def layer(self) -> Layer:
+        """What is written: patterns, or cakes where there are any."""
+        return self.patterns if self.cakes is None else self.cakes
+
+    def add(
+        self, place: Place, point: int, reduced: Reduced, frame_number: int, event: int = -1
+    ) -> Added:
+        """Put a frame in its place.
+
+        Parameters
+        ----------
+        point
+            Frames of one point are averaged; of another point at the same position
+            the newest counts.
+        event
+            Number of the trigger event; -1: unknown.
+        """
+        there = self.frame[place] >= 0
+        same = bool(there and self._point[place] == point)
+        self._count(place, -1)
+        for layer, profile in ((self.patterns, reduced.pattern), (self.cakes, reduced.cake)):
+            if layer is not None and profile is not None:
+                (layer.average if same else layer.set)(place, profile)
+        self._count(place, 1)
+        if not same or frame_number > self.frame[place]:
+            self.frame[place], self._event[place] = frame_number, event
+        self._point[place] = point
+        self.measured += not there
+        self._sums[:, *place] = self._summing.of(self.patterns.intensity[place])
+        return Added.MEAN if same else Added.AGAIN if there else Added.FIRST
+
+    def _count(self, place: Place, sign: int) -> None:
+        """Add the pattern of a position to the mean of all, or take it away."""
+        pattern = self.patterns.intensity[place]
+        there = np.isfinite(pattern)
+        self._total += np.where(there, sign * pattern, 0)
+        self._number += sign * there
+
+    # ------------------------------------------------------------- what it shows
+
+    @property
+    def mean(self) -> Floats:
+        """Mean pattern over the positions in which a bin has a value, (bins,); NaN: none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self._number > 0, self._total / self._number, np.nan)
+
+    def choose(self, ranges: Sequence[RadialRange], background: bool) -> None:
+        """Take the sinograms of other ranges, beside that of the whole pattern."""
+        self._ranges, self._background = (RadialRange(WHOLE), *ranges), background
+        self._summing = RangeSums(self._ranges, self.radial, background)
+        # Row by row: the copies made on the way stay small.
+        rows = [self._summing.of(row) for row in self.patterns.intensity]
+        self._sums = np.moveaxis(np.array(rows), -1, 0).copy()
+
+    def sinogram(self, name: str) -> Floats:
+        """Return the sinogram of a range by its name, (rotations, translations); a copy."""
+        names = [each.name for each in self._ranges]
+        return np.array(self._sums[names.index(name)])
+
+    @property
+    def sinograms(self) -> dict[str, Floats]:
+        """All sinograms by name; copies."""
+        return {each.name: self.sinogram(each.name) for each in self._ranges}
+
+    def pattern(self, place: Place) -> Floats:
+        """Return the pattern of a position, (bins,), NaN where there is none; a copy."""
+        if place[0] >= self.shape[0] or place[1] >= self.shape[1]:
+            return np.full(self.radial.shape, np.nan)
+        return np.array(self.patterns.intensity[place], np.float64)
+
+    # -------------------------------------------------------------- what is kept
+
+    @property
+    def places(self) -> list[Place]:
+        """The positions measured, row after row."""
+        return [Place(*where) for where in np.argwhere(self.frame >= 0).tolist()]
+
+    @property
+    def frames(self) -> list[tuple[int, int]]:
+        """Frame number and trigger event at each of `places`."""
+        there = self.frame >= 0
+        pairs = zip(self.frame[there].tolist(), self._event[there].tolist(), strict=True)
+        return list(pairs)
+
+    def reduced(self, place: Place) -> Reduced:
+        """Return the profiles of a position; views."""
+        cake = None if self.cakes is None else self.cakes.profile(place)
+        return Reduced(self.patterns.profile(place), cake)
+
+    def rearranged(self, shape: tuple[int, int], spots: Sequence[Spot | None]) -> Tomogram:
+        """Return a map of another shape with the same patterns.
+
+        Parameters
+        ----------
+        spots
+            New place and point for each of `places`; None: left out.
+        """
+        new = Tomogram(shape, self.radial, self.azimuthal, self.errors, self.origin)
+        for old, spot in zip(self.places, spots, strict=True):
+            if spot is not None:
+                frame_number, event = int(self.frame[old]), int(self._event[old])
+                new.add(*spot, self.reduced(old), frame_number, event)
+        new.identity = self.identity
+        new.choose(self._ranges[1:], self._background)
+        return new
+
+    def copy(self) -> Tomogram:
+        """Return an independent copy."""
+        new = Tomogram(self.shape, self.radial, self.azimuthal, self.errors, self.origin)
+        new.choose(self._ranges[1:], self._background)
+        new.restore(self.tree())
+        return new
+
+    def tree(self) -> dict[str, Any]:
+        """Return the measured positions for a checkpoint; copies."""
+        measured = self.frame >= 0
+        tree: dict[str, Any] = {
+            "place": np.flatnonzero(measured),
+            "frame": self.frame[measured],
+            "event": self._event[measured],
+            "point": self._point[measured],
+            **self.patterns.tree("pattern", measured),
+        }
+        return tree if self.cakes is None else {**tree, **self.cakes.tree("cake", measured)}
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Take back what `tree` gave, in an empty map of the same form.
+
+        Raises
+        ------
+        ValueError
+            If it is of another form.
+        """
+        try:
+            measured = np.zeros(self.frame.size, np.bool_)
+            measured[tree["place"]] = True
+            measured = measured.reshape(self.shape)
+            for name, array in (
+                ("frame", self.frame),
+                ("event", self._event),
+                ("point", self._point),
+            ):
+                array[measured] = tree[name]
+            self.patterns.restore("pattern", tree, measured)
+            if self.cakes is not None:
+                self.cakes.restore("cake", tree, measured)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"the map in the checkpoint is of another form ({error})") from None
+        self.measured = int(measured.sum())
+        there = np.isfinite(self.patterns.intensity)
+        self._number = there.sum(axis=(0, 1), dtype=np.int64)
+        self._total = np.where(there, self.patterns.intensity, 0).sum(axis=(0, 1), dtype=np.float64)
+        self.choose(self._ranges[1:], self._background)
+
+
+def map_bytes(points: int, bins: int, azimuthal_bins: int, errors: bool) -> int:
+    """Return the bytes that a map takes."""
+    return points * bins * (1 + azimuthal_bins) * 4 * (1 + errors)
+
+
+def remaining_seconds(times: Sequence[float], missing: int) -> float:
+    """Return how long the missing positions take, in s, at the pace of the newest.
+
+    Parameters
+    ----------
+    times
+        When the newest positions came in, in s, ascending; NaN for fewer than two.
+    """
+    if not missing:
+        return 0.0
+    if len(times) < 2 or times[-1] <= times[0]:
+        return math.nan
+    return missing * (times[-1] - times[0]) / (len(times) - 1)
