@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .balor import BalorPhotonDetector
+from .bragg import BraggSparsifier
+from .difftomo import DiffTomoIntegrator
 from .pilatus import PilatusAccumulator
 from .simulator import DetectorSimulator
 from .zyla import ZylaThresholder
@@ -13,5 +15,7 @@ CLASSES: tuple[Any, ...] = (
     PilatusAccumulator,
     ZylaThresholder,
     BalorPhotonDetector,
+    BraggSparsifier,
+    DiffTomoIntegrator,
     DetectorSimulator,
 )

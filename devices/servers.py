@@ -45,6 +45,20 @@ def balor_photon_detector() -> None:
     serve("BalorPhotonDetector", BalorPhotonDetector)
 
 
+def bragg_sparsifier() -> None:
+    """Run the server BraggSparsifier."""
+    from .bragg import BraggSparsifier
+
+    serve("BraggSparsifier", BraggSparsifier)
+
+
+def diff_tomo_integrator() -> None:
+    """Run the server DiffTomoIntegrator."""
+    from .difftomo import DiffTomoIntegrator
+
+    serve("DiffTomoIntegrator", DiffTomoIntegrator)
+
+
 def detector_simulator() -> None:
     """Run the server DetectorSimulator."""
     from .simulator import DetectorSimulator

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from ..azimuthal.azimuthal_parameters import AzimuthalParameters
 from ..azimuthal.errors import ErrorModel, parse_error_model
+from ..azimuthal.parameters import AzimuthalParameters
 from ..azimuthal.splitting import Split
 from ..parameters import parameter
 from ..stage import Command, Kind, Output, Record

@@ -1,0 +1,1 @@
+"""Bragg spots of single crystals: kept pixels, peaks, and the files that hold them."""

@@ -1,0 +1,224 @@
+"""How sparse frames stand in a file: pyFAI's layout, which fabio's densify reads.
+
+Source: `pyFAI/io/sparse_frame.py` and `fabio/sparseimage.py` for the names. What
+is added: `frames` (numbers, times and counts of each frame).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import __version__
+from ..azimuthal.experiment import Experiment
+from ..azimuthal.rings import Rings
+from ..frame import Series
+from ..sources.files import SOURCE_FILES
+from ..stage import Kind, Output, Record, Tree
+from .parameters import BraggParameters
+
+ENTRY = "entry_0000"
+SPARSE = "sparse_frames"
+CREATOR = f"pyFAI-compatible Ronda {__version__}"
+"""fabio takes a file for one of sparse frames only if this begins with pyFAI."""
+MOST_LINKS = 1000
+"""Most source files that are linked."""
+RADIUS_BITS, NORMALIZATION_BITS = 10, 16
+"""Radii are rounded to this part (2^-n) of a ring, normalizations to this part of 1.
+
+Their last bits are noise to a compressor (an Eiger 4M's radii: 10.9 MB with bslz4 as
+they are, 5.7 MB so). Frames were reduced with the exact ones.
+"""
+SCRIPT = """# Makes dense frames of this file
+import fabio
+frames = [frame.data for frame in fabio.open({name!r})]
+"""
+
+
+def _frame_column(name: str, dtype: Any, doc: str, unit: str = "") -> Output:
+    """Declare a number of each frame."""
+    return Output(
+        f"frames_{name}",
+        Kind.SPECTRUM,
+        dtype,
+        unit,
+        doc=doc,
+        axes=("frame",),
+        path=f"frames/{name}",
+        record=Record.FRAME,
+        live=False,
+    )
+
+
+def _sparse(name: str, record: Record, dtype: Any, doc: str) -> Output:
+    """Declare a table of the sparse frames; a row of a frame's table is over the rings."""
+    return Output(
+        f"sparse_{name}",
+        Kind.SPECTRUM,
+        dtype,
+        doc=doc,
+        path=f"{SPARSE}/{name}",
+        record=record,
+        live=False,
+        compressed=record is not Record.POINTER,
+    )
+
+
+def _peak(name: str, doc: str, unit: str = "") -> Output:
+    """Declare a table of the frames' peaks, under the name that CXI has for it."""
+    return Output(
+        f"peaks_{name}",
+        Kind.SPECTRUM,
+        np.float32,
+        unit,
+        doc=doc,
+        path=f"peaks/{name}",
+        record=Record.FRAME,
+        live=False,
+        compressed=True,
+    )
+
+
+FILE_OUTPUTS = (
+    _sparse("frame_ptr", Record.POINTER, np.uint64, "Where each frame's pixels end."),
+    _sparse("index", Record.EVENTS, np.uint32, "Kept pixels, counted row after row."),
+    _sparse("intensity", Record.EVENTS, None, "What the detector counted in them."),
+    _sparse("background_avg", Record.FRAME, np.float32, "Mean of the background on each ring."),
+    _sparse("background_std", Record.FRAME, np.float32, "Its deviation from pixel to pixel."),
+    _frame_column("number", np.int64, "The detector's number of each frame."),
+    _frame_column("time", np.float64, "Unix time of each frame.", "s"),
+    _frame_column("kept", np.int64, "Pixels kept of each frame."),
+    Output(
+        "peaks_count",
+        Kind.SPECTRUM,
+        np.int32,
+        doc="Peaks of each frame.",
+        path="peaks/nPeaks",
+        record=Record.FRAME,
+        live=False,
+    ),
+    _peak("peakTotalIntensity", "Counts of each peak over the background; 0 beyond nPeaks."),
+    _peak("peakXPosRaw", "Column of each peak; pixel centres are whole.", "px"),
+    _peak("peakYPosRaw", "Row of each peak.", "px"),
+    _peak("peakSNR", "Intensity of each peak in its errors."),
+)
+GROUPS: Mapping[str, Mapping[str, Any]] = {
+    "": {"default": SPARSE, "pyFAI_sparse_frames": f"/{ENTRY}/{SPARSE}"},
+    SPARSE: {
+        "NX_class": "NXdata",
+        "signal": "background_avg",
+        "axes": [".", "radius"],
+        "title": "Background of sparse frames",
+    },
+    "peaks": {"NX_class": "NXdata", "signal": "nPeaks"},
+    "frames": {"NX_class": "NXdata", "signal": "kept", "axes": "number"},
+}
+
+
+def radius_image(rings: Rings) -> NDArray[np.float32]:
+    """Return the radius of each pixel for the file, NaN where it is left out (rows, columns)."""
+    return _rounded(rings.radius, math.floor(math.log2(rings.width)) - RADIUS_BITS)
+
+
+def _rounded(image: NDArray[np.float32], exponent: int) -> NDArray[np.float32]:
+    """Return values rounded to multiples of 2^exponent, which leaves their last bits 0."""
+    return np.ldexp(np.round(np.ldexp(image, -exponent)), exponent)
+
+
+def constant_tree(
+    parameters: BraggParameters, experiment: Experiment, rings: Rings, dtype: np.dtype[Any]
+) -> Tree:
+    """Return what is the same for all frames of a series, but the images."""
+    units = parameters.unit.units
+    return {
+        f"{SPARSE}/radius": rings.centres.astype(np.float32),
+        f"{SPARSE}/radius@unit": units,
+        f"{SPARSE}/radius@units": units,
+        f"{SPARSE}/radius@long_name": parameters.unit.label,
+        f"{SPARSE}/radius@interpretation": "spectrum",
+        f"{SPARSE}/dummy": _dummy(parameters, dtype),
+        f"{SPARSE}/script": SCRIPT.format(name="FILE.h5"),
+        **_sparsify(parameters, experiment),
+        **_instrument(parameters, experiment),
+    }
+
+
+def image_tree(parameters: BraggParameters, experiment: Experiment, rings: Rings) -> Tree:
+    """Return the large constant images: radius, and normalization where there is one."""
+    place = f"{SPARSE}/mask"
+    tree: dict[str, Any] = {
+        place: radius_image(rings),
+        f"{place}@unit": parameters.unit.units,
+        f"{place}@units": parameters.unit.units,
+        f"{place}@interpretation": "image",
+        f"{place}@long_name": "Radius of each pixel; NaN: left out",
+    }
+    if experiment.normalization is not None:
+        image = _rounded(experiment.normalization, -NORMALIZATION_BITS)
+        tree[f"{SPARSE}/normalization"] = image
+        tree[f"{SPARSE}/normalization@interpretation"] = "image"
+    return tree
+
+
+def _dummy(parameters: BraggParameters, dtype: np.dtype[Any]) -> float:
+    """Return the value that a dense frame has where pixels are left out."""
+    if parameters.dummy is not None:
+        return parameters.dummy
+    return float("nan") if dtype.kind == "f" else 0.0
+
+
+def _sparsify(parameters: BraggParameters, experiment: Experiment) -> Tree:
+    """Return pyFAI's NXprocess."""
+    settings = {"geometry": experiment.configuration, "sparsify": parameters.to_json()}
+    return {
+        "sparsify@NX_class": "NXprocess",
+        "sparsify/program": "ronda",
+        "sparsify/version": __version__,
+        "sparsify/sequence_index": 1,
+        "sparsify/configuration@NX_class": "NXnote",
+        "sparsify/configuration/type": "text/json",
+        "sparsify/configuration/data": json.dumps(settings),
+    }
+
+
+def _instrument(parameters: BraggParameters, experiment: Experiment) -> Tree:
+    """Return the NXinstrument of the beamline; `monchromator` is how pyFAI spells it."""
+    place = parameters.beamline
+    name = experiment.detector_name.replace("/", "_")
+    detector, monochromator = f"{place}/{name}", f"{place}/monchromator"
+    (pixel_y, pixel_x), (center_x, center_y) = experiment.pixel_size, experiment.beam_center
+    lengths = {
+        "distance": (experiment.distance, "m"),
+        "x_pixel_size": (pixel_x, "m"),
+        "y_pixel_size": (pixel_y, "m"),
+        "beam_center_x": (center_x, "pixel"),
+        "beam_center_y": (center_y, "pixel"),
+    }
+    tree: dict[str, Any] = {
+        f"{place}@NX_class": "NXinstrument",
+        f"{detector}@NX_class": "NXdetector",
+    }
+    for quantity, (value, unit) in lengths.items():
+        tree[f"{detector}/{quantity}"] = value
+        tree[f"{detector}/{quantity}@units"] = unit
+    tree[f"{monochromator}@NX_class"] = "NXmonochromator"
+    tree[f"{monochromator}/wavelength"] = np.float32(experiment.wavelength * 1e10)
+    tree[f"{monochromator}/wavelength@units"] = "angstrom"
+    return tree
+
+
+def source_links(series: Series) -> Tree:
+    """Return links to the HDF5 files that frames were read from, and the names of all."""
+    names = series.metadata.get(SOURCE_FILES)
+    if not isinstance(names, list) or not names:
+        return {}
+    tree: dict[str, Any] = {"sparsify/source": names, "data@NX_class": "NXdata"}
+    for number, name in enumerate(names[:MOST_LINKS], start=1):
+        path, _, dataset = name.partition("::")
+        tree[f"data/data_{number:04d}>"] = f"{path}::{dataset or '/'}"
+    return tree

@@ -1,0 +1,361 @@
+"""The Bragg sparsifier: pixels above the background of their ring, and that background."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..azimuthal.decoding import borrow_pixels
+from ..azimuthal.experiment import Experiment
+from ..azimuthal.rings import Rings, rings
+from ..azimuthal.units import Unit
+from ..codecs import encode_sparse
+from ..compute.device import Compute
+from ..frame import BadFrame, Encoded, Frame, Series
+from ..geometry import Geometry
+from ..growing import Growing
+from ..marks import as_pixels, marks
+from ..preview import OUTPUTS as PREVIEW_OUTPUTS
+from ..preview import Preview, make_preview, no_preview
+from ..stage import Closing, Forwarded, Kind, Output, Row, Settings, Stage, Tree, registry
+from . import file_layout as layout
+from .parameters import BraggParameters
+from .peaks import Peaks
+from .picking import SparseFrame, Sparsifier, Sparsifying, sparsifier
+
+PIXEL_TYPES = (np.uint16, np.uint32, np.int32)
+"""What detectors send, to be compiled for beforehand."""
+HISTORY = 100_000
+"""Newest frames of a series that curves over frames are shown of."""
+
+
+def _curve(name: str, doc: str, unit: str = "", dtype: Any = np.float64) -> Output:
+    """Declare a curve over the frames of the series."""
+    return Output(name, Kind.SPECTRUM, dtype, unit, doc=doc, axes=("frame",))
+
+
+def _peak(name: str, doc: str, unit: str = "") -> Output:
+    """Declare a number of each peak of the newest frame."""
+    return Output(f"peak_{name}", Kind.SPECTRUM, np.float32, unit, doc=doc, axes=("peak",))
+
+
+def _ring(name: str, doc: str, dtype: Any = np.float32) -> Output:
+    """Declare a number of each ring of the newest frame."""
+    return Output(f"background_{name}", Kind.SPECTRUM, dtype, doc=doc, axes=("ring",))
+
+
+OUTPUTS = (
+    Output("kept_pixels", Kind.SCALAR, np.int64, doc="Pixels kept of the newest frame."),
+    Output(
+        "kept_fraction",
+        Kind.SCALAR,
+        unit="%",
+        label="Kept",
+        doc="Pixels kept of the newest frame, of those looked at.",
+    ),
+    Output(
+        "compression_ratio",
+        Kind.SCALAR,
+        label="Compression",
+        doc="Bytes of this series' frames, decoded, to bytes kept of them; NaN before the first.",
+    ),
+    Output("peaks", Kind.SCALAR, np.int64, label="Peaks", doc="Peaks of the newest frame."),
+    Output(
+        "frames_vetoed",
+        Kind.SCALAR,
+        np.int64,
+        doc="Frames of this series that are not written: they have fewer peaks than min_peaks.",
+    ),
+    Output(
+        "peaks_beyond",
+        Kind.SCALAR,
+        np.int64,
+        doc="Peaks of this series that the file has no room for: more than max_peaks in a frame.",
+    ),
+    Output(
+        "empty_rings",
+        Kind.SCALAR,
+        np.int64,
+        doc="Rings without any valid pixel in the newest frame.",
+    ),
+    _curve("kept_per_frame", "Pixels kept of each frame of this series.", dtype=np.int64),
+    _curve("peaks_per_frame", "Peaks of each frame of this series.", dtype=np.int64),
+    _ring("radius", "Middle of each ring, in the parameter unit.", np.float64),
+    _ring("average", "Mean of the background; NaN: no valid pixel."),
+    _ring("deviation", "Deviation of the background from pixel to pixel; NaN likewise."),
+    _peak("x", "Column of each peak; pixel centres are whole.", "px"),
+    _peak("y", "Row of each peak.", "px"),
+    _peak("intensity", "Counts of each peak over the background."),
+    _peak("snr", "Intensity of each peak in its errors."),
+    *PREVIEW_OUTPUTS,
+    Output(
+        "preview_kept",
+        Kind.IMAGE,
+        np.uint16,
+        label="Kept pixels",
+        doc="Number of kept pixels under each pixel of the preview.",
+        axes=("row", "column"),
+    ),
+    *layout.FILE_OUTPUTS,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BraggPartial:
+    """One frame after `map`."""
+
+    sparse: SparseFrame
+    rings: Rings
+    dtype: np.dtype[Any]
+    """Of the pixels as sent."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept of the frame, before the file compresses them."""
+        background = self.sparse.background
+        arrays = (self.sparse.index, self.sparse.intensity, background.average)
+        return sum(array.nbytes for array in arrays) + background.deviation.nbytes
+
+
+@registry.register
+class BraggStage(Stage[BraggParameters, BraggPartial]):
+    """Keeps the pixels of single crystals' spots, and the background of each ring.
+
+    Each frame is reduced by itself; nothing outlives a series but what the newest
+    frame shows. Method: J. Kieffer et al., J. Appl. Cryst. 58 (2025) 138.
+    """
+
+    name: ClassVar[str] = "bragg"
+    title: ClassVar[str] = "Bragg sparsifier"
+    Parameters = BraggParameters
+    outputs: ClassVar[tuple[Output, ...]] = OUTPUTS
+    groups: ClassVar[Mapping[str, Mapping[str, Any]]] = layout.GROUPS
+    entry: ClassVar[str] = layout.ENTRY
+    creator: ClassVar[str] = layout.CREATOR
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parameters = BraggParameters()
+        self._newest: tuple[Frame, BraggPartial] | None = None
+        self._preview: Preview | None = None
+        self._begin(Series(0))
+
+    # ------------------------------------------------------------------ frames
+
+    def map(self, frame: Frame, parameters: BraggParameters) -> BraggPartial:
+        """Find what stands out of the background of a frame."""
+        made = engine(frame, parameters, self.connection.compute)
+        return BraggPartial(made.sparsify(borrow_pixels(frame)), made.rings, frame.dtype)
+
+    def reduce(self, frame: Frame, partial: BraggPartial, settings: Settings) -> Row | None:
+        """Take note of a frame; return its row, or None where there are too few peaks."""
+        sparse, parameters = partial.sparse, settings.parameters
+        assert isinstance(parameters, BraggParameters)
+        self._newest, self._preview = (frame, partial), None
+        peaks = 0 if sparse.peaks is None else len(sparse.peaks)
+        self._kept.append(sparse.index.size)
+        self._peaks.append(peaks)
+        for curve in (self._kept, self._peaks):
+            curve.keep_last(HISTORY)
+        self._raw_bytes += frame.shape[0] * frame.shape[1] * frame.dtype.itemsize
+        self._kept_bytes += partial.kept_bytes
+        if peaks < parameters.min_peaks:
+            self._vetoed += 1
+            return None
+        average, deviation = sparse.background.filled()
+        row: dict[str, Any] = {
+            "sparse_index": sparse.index,
+            "sparse_intensity": sparse.intensity,
+            # readers make numbers of NaN that look like counts
+            "sparse_background_avg": np.nan_to_num(average, nan=0.0),
+            "sparse_background_std": np.nan_to_num(deviation, nan=0.0),
+            "frames_number": frame.frame_id,
+            "frames_time": frame.taken,
+            "frames_kept": sparse.index.size,
+        }
+        if sparse.peaks is not None:
+            row.update(self._peak_row(sparse.peaks, parameters.max_peaks))
+        return row
+
+    def _peak_row(self, peaks: Peaks, most: int) -> Row:
+        """Return the peaks of a frame for the file: the most intense where there are too many."""
+        self._beyond += max(len(peaks) - most, 0)
+        if len(peaks) > most:
+            strongest = np.argsort(peaks.intensity, kind="stable")[::-1][:most]
+            peaks = peaks[np.sort(strongest)]
+        row: dict[str, Any] = {"peaks_count": len(peaks)}
+        for name, values in (
+            ("peakTotalIntensity", peaks.intensity),
+            ("peakXPosRaw", peaks.x),
+            ("peakYPosRaw", peaks.y),
+            ("peakSNR", peaks.snr),
+        ):
+            row[f"peaks_{name}"] = np.pad(values.astype(np.float32), (0, most - len(peaks)))
+        return row
+
+    # ------------------------------------------------------------------ series
+
+    def begin(self, series: Series, settings: Settings) -> None:
+        """Begin curves and counts of the series anew."""
+        self._begin(series)
+
+    def _begin(self, series: Series) -> None:
+        self._series = series
+        self._kept, self._peaks = Growing(np.int64), Growing(np.int64)
+        self._raw_bytes = self._kept_bytes = self._vetoed = self._beyond = 0
+        self._images_given = False
+
+    def adopt(self, settings: Settings) -> None:
+        """Take up new parameters."""
+        assert isinstance(settings.parameters, BraggParameters)
+        self._parameters, self._preview = settings.parameters, None
+
+    def update(self) -> Tree:
+        """Return what the open file needs: the constant images only when it begins."""
+        images, self._images_given = not self._images_given, True
+        return self._tree(images)
+
+    def finish(self, series: Series) -> Closing:
+        """End a series."""
+        tree = dict(self._tree(not self._images_given))
+        tree["frames/vetoed"] = self._vetoed
+        return Closing(tree=lambda: tree)
+
+    def _tree(self, images: bool) -> Tree:
+        if self._newest is None:
+            return {}
+        parameters, (_, partial) = self._parameters, self._newest
+        of_rings = partial.rings
+        tree = dict(layout.constant_tree(parameters, of_rings.experiment, of_rings, partial.dtype))
+        if images:
+            tree.update(layout.image_tree(parameters, of_rings.experiment, of_rings))
+        if parameters.save_source:
+            tree.update(layout.source_links(self._series))
+        return tree
+
+    # ------------------------------------------------------------- what is shown
+
+    def value(self, name: str) -> Any:
+        """Return the present value of an output."""
+        match name:
+            case "frames_vetoed":
+                return self._vetoed
+            case "peaks_beyond":
+                return self._beyond
+            case "kept_per_frame":
+                return self._kept.values
+            case "peaks_per_frame":
+                return self._peaks.values
+            case "compression_ratio":
+                return self._raw_bytes / self._kept_bytes if self._kept_bytes else np.nan
+        group, _, what = name.partition("_")
+        if name == "preview_kept":
+            return self._preview_kept()
+        if group == "preview":
+            return getattr(self._made_preview(), what or "image")
+        return _of_newest(name, self._newest[1] if self._newest else None)
+
+    def _made_preview(self) -> Preview:
+        """Return the preview of the newest frame, made once."""
+        if self._preview is None:
+            self._preview = self._make_preview()
+        return self._preview
+
+    def _make_preview(self) -> Preview:
+        if self._newest is None:
+            return no_preview()
+        frame, partial = self._newest
+        pixels = as_pixels(frame.data)
+        mask, binning = partial.rings.experiment.mask, self._parameters.preview_binning
+        return make_preview(pixels, marks(pixels.dtype), mask, binning)
+
+    def _preview_kept(self) -> NDArray[np.uint16]:
+        """Return how many kept pixels are under each pixel of the preview."""
+        image = self._made_preview().image
+        counts = np.zeros(image.shape, np.uint16)
+        if self._newest is None:
+            return counts
+        frame, partial = self._newest
+        factor = -(-max(frame.shape) // max(image.shape))
+        rows, columns = np.divmod(partial.sparse.index, np.uint32(frame.shape[1]))
+        np.add.at(counts, (rows // factor, columns // factor), np.uint16(1))
+        return counts
+
+    def forward(self) -> Forwarded | None:
+        """Return the newest frame with its kept pixels only."""
+        if self._newest is None:
+            return None
+        frame, partial = self._newest
+        sparse = partial.sparse
+        rows, columns = frame.shape
+        blob = encode_sparse(sparse.index, sparse.intensity)
+        image = Encoded(blob, (rows, columns), sparse.intensity.dtype, "sparse")
+        return Forwarded(image, {"quantity": "kept pixels"})
+
+    def status(self) -> list[str]:
+        """Return what an operator should know."""
+        notes = []
+        if not self._parameters.poni_file:
+            notes.append("frames are rejected: set poni_file to where the detector stands")
+        if self._vetoed:
+            notes.append(
+                f"{self._vetoed} of {len(self._kept)} frames have fewer than "
+                f"{self._parameters.min_peaks} peaks and are not written"
+            )
+        if self._beyond:
+            notes.append(f"{self._beyond} peaks did not fit into the file: raise max_peaks")
+        return notes
+
+    def warm_up(self) -> None:
+        """Load pyFAI and compile for the pixels that detectors send, which takes seconds."""
+        small = Geometry(
+            photon_energy=10, detector_distance=1, beam_center_x=0, beam_center_y=0, pixel_size=1e-3
+        )
+        experiment = Experiment.of_geometry(small, (8, 8), False, None)
+        made = sparsifier(rings(experiment, Unit.R_M, 4), Sparsifying())
+        for dtype in PIXEL_TYPES:
+            made.sparsify(np.ones((8, 8), dtype))
+
+
+def engine(frame: Frame, parameters: BraggParameters, compute: Compute) -> Sparsifier:
+    """Return what sparsifies frames of this form; built at the first one.
+
+    Raises
+    ------
+    BadFrame
+        If there can be none.
+    """
+    if not parameters.poni_file:
+        raise BadFrame("set poni_file to where the detector stands")
+    try:
+        experiment = parameters.setup.experiment(frame.shape)
+        of_rings = rings(experiment, parameters.unit, parameters.radial_bins, parameters.limits)
+        return sparsifier(of_rings, parameters.sparsifying)
+    except (OSError, ValueError) as error:
+        raise BadFrame(str(error)) from None
+
+
+def _of_newest(name: str, partial: BraggPartial | None) -> Any:
+    """Return a value that only the newest frame has."""
+    nothing = np.empty(0, np.float32)
+    sparse = partial.sparse if partial else None
+    peaks = sparse.peaks if sparse else None
+    match name:
+        case "kept_pixels":
+            return sparse.index.size if sparse else 0
+        case "kept_fraction":
+            looked_at = int(partial.rings.count.sum()) if partial else 0
+            return 100 * sparse.index.size / looked_at if sparse and looked_at else np.nan
+        case "peaks":
+            return 0 if peaks is None else len(peaks)
+        case "empty_rings":
+            return int(np.isnan(sparse.background.average).sum()) if sparse else 0
+        case "background_radius":
+            return partial.rings.centres if partial else nothing.astype(np.float64)
+        case "background_average" | "background_deviation":
+            return getattr(sparse.background, name.partition("_")[2]) if sparse else nothing
+    return nothing if peaks is None else getattr(peaks, name.removeprefix("peak_"))

@@ -1,0 +1,185 @@
+"""Rings without a detector, and sparsification as plainly as it can be written."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from ronda.core.azimuthal.errors import ErrorModel
+from ronda.core.azimuthal.formula import Formula
+from ronda.core.azimuthal.limits import pixel_limits, usable
+from ronda.core.azimuthal.rings import Rings
+from ronda.core.bragg.clipping import Background
+from ronda.core.bragg.layout import SAMPLE
+from ronda.core.bragg.picking import Sparsifying
+from ronda.core.bragg.quantile import clipping_tables, excess, limits_of_clipping, picking_table
+from ronda.core.marks import as_pixels
+
+CLOSE = 1e-9
+
+
+class Setup:
+    """What of an experiment's settings says which pixels count."""
+
+    def __init__(self, dummy: float | None, delta_dummy: float | None, marks: bool) -> None:
+        self.dummy, self.delta_dummy, self.marks = dummy, delta_dummy, marks
+
+
+class PlainExperiment:
+    """An experiment without a detector."""
+
+    def __init__(self, shape: tuple[int, int], setup: Setup) -> None:
+        self.shape, self.setup = shape, setup
+
+
+class PlainRings:
+    """Rings about a point of a frame, in pixels."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        bins: int,
+        *,
+        normalization: NDArray[Any] | None = None,
+        dark: NDArray[Any] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        dummy: float | None = None,
+        delta_dummy: float | None = None,
+        marks: bool = True,
+    ) -> None:
+        y, x = np.indices(shape)
+        radius = np.hypot(y - 0.45 * shape[0], x - 0.55 * shape[1])
+        left_out = np.zeros(shape, np.bool_) if mask is None else mask
+        low, high = radius.min(), radius.max() * (1 + 1e-6)
+        self.bins, self.width = bins, (high - low) / bins
+        self.centres = low + self.width * (np.arange(bins) + 0.5)
+        ring = np.minimum((radius - low) / self.width, bins - 1).astype(np.uint16)
+        ring[left_out] = bins
+        self.ring = ring.ravel()
+        self.radius = np.where(left_out, np.nan, radius).astype(np.float32)
+        self.normalization = _flat(normalization)
+        self.dark = _flat(dark)
+        self.experiment = PlainExperiment(shape, Setup(dummy, delta_dummy, marks))
+
+    @property
+    def as_rings(self) -> Rings:
+        """Itself, for what takes rings."""
+        return cast(Rings, self)
+
+
+def _flat(image: NDArray[Any] | None) -> NDArray[np.float32] | None:
+    return None if image is None else image.astype(np.float32).ravel()
+
+
+class Plain:
+    """One frame on rings: everything by its formula, one ring and one pixel after another."""
+
+    def __init__(self, image: NDArray[Any], rings: PlainRings, settings: Sparsifying) -> None:
+        self.rings, self.settings = rings, settings
+        pixels = as_pixels(image).ravel()
+        limits = pixel_limits(pixels.dtype, rings.experiment.setup)
+        one, nothing = np.ones(pixels.size), np.zeros(pixels.size)
+        self.norm = one if rings.normalization is None else rings.normalization.astype(np.float64)
+        self.dark = nothing if rings.dark is None else rings.dark.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.usable = (rings.ring < rings.bins) & usable(pixels, limits)
+            self.counts = pixels.astype(np.float64)
+            self.signal = self.counts - self.dark
+            self.value = self.signal / self.norm
+        model = settings.error_model
+        self.variance = nothing
+        if isinstance(model, Formula):
+            self.variance = np.maximum(model(np.where(self.usable, self.counts, 1)), 0)
+        self.tie = np.zeros(rings.bins, np.bool_)
+        """Rings on which a pixel lies on the very end of a band."""
+
+    # ------------------------------------------------------------------ clipping
+
+    def background(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Average, deviation, count of each ring."""
+        found = [self._ring(ring) for ring in range(self.rings.bins)]
+        average, deviation, count = zip(*found, strict=True)
+        return np.array(average), np.array(deviation), np.array(count)
+
+    def _ring(self, ring: int) -> tuple[float, float, int]:
+        on_ring = np.flatnonzero(self.rings.ring == ring)
+        left = on_ring[self.usable[on_ring]]
+        if left.size == 0:
+            return math.nan, math.nan, 0
+        start = left[self.value[left] <= self._cap(on_ring)]
+        mean, deviation, weight = self._moments(start if start.size else left, False)
+        for _ in range(self.settings.cycles):
+            cut = math.sqrt(2 * math.log(max(left.size, 3) / math.sqrt(2 * math.pi)))
+            low, high = self._band(mean, deviation, weight, max(cut, self.settings.cutoff_clip))
+            x = self.value[left]
+            scale = CLOSE * (1 + np.abs(x).max())
+            self.tie[ring] |= bool(((abs(x - low) < scale) | (abs(x - high) < scale)).any())
+            stay = left[(x >= low) & (x <= high)]
+            if stay.size in (0, left.size):
+                break
+            left = stay
+            mean, deviation, weight = self._moments(left, False)
+        mean, deviation, _ = self._moments(left, True)
+        return mean, deviation, left.size
+
+    def _cap(self, on_ring: NDArray[np.intp]) -> float:
+        number = min(on_ring.size, SAMPLE)
+        sample = on_ring[np.arange(number) * on_ring.size // number]
+        values = np.sort(self.value[sample[self.usable[sample]]])
+        if values.size == 0:
+            return math.inf
+        middle = values[(values.size - 1) // 2]
+        distance = np.sort(abs(values - middle))[(values.size - 1) // 2]
+        norm = self.norm[on_ring]
+        weight = (norm**2).sum() / norm.sum()
+        raised = middle + math.log(2) / weight
+        return float(raised + 6 * max(1.4826 * distance, math.sqrt(max(raised, 0) / weight)))
+
+    def _moments(self, left: NDArray[np.intp], last: bool) -> tuple[float, float, float]:
+        signal, norm = self.signal[left], self.norm[left]
+        mean = signal.sum() / norm.sum()
+        model = self.settings.error_model
+        if isinstance(model, Formula):
+            variance = self.variance[left]
+        elif model is ErrorModel.POISSON:
+            variance = mean * norm + np.maximum(self.dark[left], 0)
+        elif model is ErrorModel.POISSON_CLASSIC or (model is ErrorModel.HYBRID and last):
+            variance = np.maximum(self.counts[left], 1)
+        else:
+            variance = norm**2 * (self.value[left] - mean) ** 2
+        squared = (norm**2).sum()
+        return mean, math.sqrt(max(variance.sum(), 0) / squared), squared / norm.sum()
+
+    def _band(self, mean: float, deviation: float, weight: float, cut: float) -> Any:
+        if self.settings.error_model is not ErrorModel.POISSON:
+            return mean - cut * deviation, mean + cut * deviation
+        tables = clipping_tables(max(cut, 6.0))
+        below, above = limits_of_clipping(tables, cut, (deviation * weight) ** 2)
+        return mean - below / weight, mean + above / weight
+
+    # ------------------------------------------------------------------- picking
+
+    def stands_out(
+        self, background: Background, cutoff: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which pixels stand out, and which lie on the very threshold."""
+        average, deviation = background.filled()
+        radius = self.rings.radius.astype(np.float64).ravel()
+        average = np.interp(radius, self.rings.centres, average.astype(np.float64))
+        deviation = np.interp(radius, self.rings.centres, deviation.astype(np.float64))
+        noise = self.settings.noise
+        if self.settings.error_model is ErrorModel.POISSON:
+            table = picking_table(cutoff)
+            with np.errstate(invalid="ignore"):
+                mean = np.maximum(average, 0) * self.norm + np.maximum(self.dark, 0)
+            above = np.array([excess(table, cutoff, each) for each in mean]) / self.norm
+            distance = np.hypot(above, cutoff * noise)
+        else:
+            distance = cutoff * np.hypot(deviation, noise)
+        distance = np.maximum(distance, noise)
+        with np.errstate(invalid="ignore"):
+            over = self.value - average - distance
+            tie = abs(over) < 1e-9 * (1 + abs(self.value) + abs(average))
+            return self.usable & (over > 0), self.usable & tie

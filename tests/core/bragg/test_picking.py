@@ -1,0 +1,396 @@
+"""Picked pixels against each pixel's own threshold, exact values, and pyFAI's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fabio
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from ronda.core.azimuthal.errors import ErrorModel, parse_error_model
+from ronda.core.bragg.picking import SparseFrame, Sparsifier, Sparsifying, sparsifier
+from ronda.tests.core.bragg.sparsifying import Plain, PlainRings
+from ronda.tests.core.bragg.test_clipping import DTYPES, EACH, MODELS, SHAPE, frame
+from scipy.special import ndtr
+from scipy.stats import poisson
+
+THAUMATIN = Path(__file__).parents[4] / "shared/data/thaumatin"
+
+
+def sparsify(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFrame:
+    return Sparsifier(rings.as_rings, how).sparsify(image)
+
+
+def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFrame:
+    """Compare the kept pixels with the plain threshold of each; return them."""
+    found = sparsify(image, rings, how)
+    expected, tie = Plain(image, rings, how).stands_out(found.background, how.cutoff_pick)
+    kept = np.zeros(image.size, np.bool_)
+    kept[found.index] = True
+    np.testing.assert_array_equal(kept[~tie], expected[~tie])
+    assert (np.diff(found.index.astype(np.int64)) > 0).all()
+    assert found.index.dtype == np.uint32
+    assert found.intensity.dtype == image.dtype
+    np.testing.assert_array_equal(found.intensity, image.ravel()[found.index])
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    each=st.sampled_from(EACH),
+    bins=st.integers(1, 12),
+    mean=st.sampled_from([0.0, 0.03, 0.7, 4.0, 90.0]),
+    spots=st.sampled_from([0, 40, 700]),
+    cutoff=st.sampled_from([0.1, 1.0, 3.0, 7.0]),
+    noise=st.sampled_from([0.0, 0.3, 1.0, 20.0]),
+)
+def test_a_pixel_of_a_plain_frame_is_kept_exactly_if_it_is_over_its_threshold(
+    seed: int, each: tuple[str, str], bins: int, mean: float, spots: int, cutoff: float,
+    noise: float,
+) -> None:  # fmt: skip
+    dtype, model = each
+    how = Sparsifying(cutoff_pick=cutoff, noise=noise, error_model=parse_error_model(model))
+    image = frame(np.random.default_rng(seed), dtype, mean, spots)
+    check(image, PlainRings(SHAPE, bins), how)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from(["int32", "float32"]),
+    model=st.sampled_from(MODELS),
+    bins=st.integers(1, 12),
+    with_dark=st.booleans(),
+    cutoff=st.sampled_from([0.5, 3.0]),
+    noise=st.sampled_from([0.0, 1.0]),
+)
+def test_a_pixel_of_a_frame_with_corrections_is_kept_exactly_if_it_is_over_its_threshold(
+    seed: int, dtype: str, model: str, bins: int, with_dark: bool, cutoff: float, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    rings = PlainRings(
+        SHAPE, bins, normalization=rng.uniform(0.2, 3, SHAPE),
+        dark=rng.uniform(-1, 30, SHAPE) if with_dark else None, mask=rng.random(SHAPE) < 0.1,
+    )  # fmt: skip
+    how = Sparsifying(cutoff_pick=cutoff, noise=noise, error_model=parse_error_model(model))
+    check(frame(rng, dtype, 6.0, 60), rings, how)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (2**31 - 1, "int32"),
+        (2**32 - 1, "uint32"),
+        (2**16 - 1, "uint16"),
+        (2**53 + 1, "int64"),
+        (8388609, "int32"),
+        (2**53 + 1, "uint64"),
+        (16777217.0, "float64"),
+        (0.1, "float64"),
+    ],
+)
+def test_values_are_kept_as_they_were_recorded(value: float, dtype: str) -> None:
+    image = np.zeros(SHAPE, dtype)
+    image[3, 5] = value
+    how = Sparsifying(noise=0.01, error_model=ErrorModel.AZIMUTHAL)
+    found = sparsify(image, PlainRings(SHAPE, 4, marks=False), how)
+    np.testing.assert_array_equal(found.index, [3 * SHAPE[1] + 5])
+    assert found.intensity.dtype == image.dtype
+    assert found.intensity[0] == image[3, 5]
+
+
+def test_a_dark_changes_what_is_kept_but_no_value() -> None:
+    image = np.full(SHAPE, 40, np.uint16)
+    image[3, 5], image[10, 10] = 1000, 100
+    dark = np.full(SHAPE, 30.0)
+    dark[10, 10] = 90
+    found = sparsify(image, PlainRings(SHAPE, 4, dark=dark), Sparsifying())
+    np.testing.assert_array_equal(found.index, [3 * SHAPE[1] + 5])
+    np.testing.assert_array_equal(found.intensity, [1000])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_marked_pixels_and_masked_ones_are_never_kept(dtype: str) -> None:
+    kind = np.dtype(dtype)
+    image = np.zeros(SHAPE, kind)
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[0, :5] = True
+    image[0, :5] = 100
+    image[4, 4] = np.nan if kind.kind == "f" else np.iinfo(kind).max
+    image[9, 9] = 100
+    found = sparsify(image, PlainRings(SHAPE, 4, mask=mask), Sparsifying(cutoff_pick=0.1))
+    np.testing.assert_array_equal(found.index, [9 * SHAPE[1] + 9])
+
+
+@pytest.mark.parametrize("layout", ("transposed", "strided", "swapped", "read-only"))
+def test_frames_however_they_lie_in_memory(layout: str) -> None:
+    plain = np.random.default_rng(1).poisson(3, SHAPE).astype(np.int32)
+    plain[5, 7] = 2**31 - 2
+    image = {
+        "transposed": np.asfortranarray(plain),
+        "strided": np.repeat(plain, 2, axis=1)[:, ::2],
+        "swapped": plain.astype(plain.dtype.newbyteorder()),
+        "read-only": np.frombuffer(plain.tobytes(), np.int32).reshape(SHAPE),
+    }[layout]
+    rings = PlainRings(SHAPE, 4)
+    found, expected = (sparsify(each, rings, Sparsifying()) for each in (image, plain))
+    np.testing.assert_array_equal(found.index, expected.index)
+    np.testing.assert_array_equal(found.intensity, expected.intensity)
+    assert found.intensity.dtype.isnative
+
+
+# ------------------------------------------------------------------- few counts
+
+
+@pytest.mark.parametrize("mean", (0.003, 0.05, 0.4, 2.0, 30.0))
+@pytest.mark.parametrize("cutoff", (2.0, 3.0))
+def test_no_more_background_is_kept_than_a_gaussian_has_beyond_the_cutoff(
+    mean: float, cutoff: float
+) -> None:
+    shape = (900, 900)
+    image = np.random.default_rng(11).poisson(mean, shape).astype(np.int32)
+    how = Sparsifying(noise=0.0, cutoff_pick=cutoff)
+    kept = sparsify(image, PlainRings(shape, 40), how).index.size
+    tail = ndtr(-cutoff) * image.size
+    assert kept <= tail + 4 * np.sqrt(tail)
+
+
+def test_weak_spots_that_the_classic_rule_loses_are_kept_at_few_counts() -> None:
+    shape = (600, 600)
+    rng = np.random.default_rng(12)
+    image = rng.poisson(0.05, shape).astype(np.int32)
+    spots = rng.integers(0, image.size, 300)
+    image.flat[spots] = 4
+    found = {
+        model: sparsify(
+            image, PlainRings(shape, 40), Sparsifying(noise=0.0, error_model=model, cutoff_pick=4)
+        ).index
+        for model in (ErrorModel.POISSON, ErrorModel.POISSON_CLASSIC)
+    }
+    assert np.isin(spots, found[ErrorModel.POISSON]).all()
+    assert not np.isin(spots, found[ErrorModel.POISSON_CLASSIC]).any()
+
+
+@pytest.mark.parametrize("mean", (0.2, 3.0, 500.0))
+def test_the_count_from_which_on_a_pixel_is_kept_is_poissons_quantile(mean: float) -> None:
+    image = np.random.default_rng(13).poisson(mean, (400, 400)).astype(np.int32)
+    counts = np.arange(40) + int(mean)
+    image.flat[1000 : 1000 + 40 * 97 : 97] = counts
+    rings = PlainRings((400, 400), 1)
+    found = sparsify(image, rings, Sparsifying(noise=0.0, cutoff_pick=3.0))
+    average = float(found.background.average[0])
+    limit = next(k for k in range(10**6) if poisson.sf(k - 1, average) < ndtr(-3.0))
+    np.testing.assert_array_equal(
+        np.isin(np.arange(1000, 1000 + 40 * 97, 97), found.index), counts >= limit
+    )
+
+
+# ----------------------------------------------------------------------- use
+
+
+def test_many_threads_give_what_one_gives() -> None:
+    rng = np.random.default_rng(14)
+    images = [frame(rng, "int32", mean, 50) for mean in (0.1, 1, 5, 20) for _ in range(8)]
+    engine = Sparsifier(PlainRings(SHAPE, 6).as_rings, Sparsifying())
+    alone = [engine.sparsify(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(engine.sparsify, images * 4))
+    for number, found in enumerate(together):
+        expected = alone[number % len(images)]
+        np.testing.assert_array_equal(found.index, expected.index)
+        np.testing.assert_array_equal(found.background.average, expected.background.average)
+
+
+def test_a_frame_leaves_nothing_behind_for_the_next() -> None:
+    rng = np.random.default_rng(15)
+    first, second = frame(rng, "int32", 90, 700), frame(rng, "int32", 0.05, 3)
+    rings = PlainRings(SHAPE, 6)
+    engine = Sparsifier(rings.as_rings, Sparsifying())
+    engine.sparsify(first)
+    found, expected = engine.sparsify(second), sparsify(second, rings, Sparsifying())
+    np.testing.assert_array_equal(found.index, expected.index)
+    np.testing.assert_array_equal(found.background.average, expected.background.average)
+
+
+def test_the_same_settings_give_the_same_engine() -> None:
+    rings = PlainRings(SHAPE, 6).as_rings
+    how = Sparsifying(error_model=parse_error_model("5*I+8"))
+    again = Sparsifying(error_model=parse_error_model("5*I+8"))
+    assert sparsifier(rings, how) is sparsifier(rings, again)
+    assert sparsifier(rings, how).rings is rings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cycles": -1},
+        {"cutoff_clip": -0.1},
+        {"cutoff_pick": 0.0},
+        {"cutoff_pick": float("nan")},
+        {"noise": float("inf")},
+        {"error_model": ErrorModel.NONE},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"cycles|cutoff|noise|model"):
+        Sparsifying(**wrong)
+
+
+def test_a_frame_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        sparsify(np.zeros((3, 3), np.int32), PlainRings(SHAPE, 6), Sparsifying())
+
+
+# ---------------------------------------------------------------------- pyFAI
+
+
+Picked = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+"""Index of the pixels kept, average, deviation."""
+
+
+def context() -> Any:
+    """Return an OpenCL context that compiles; PoCL does not on processors newer than itself."""
+    cl = pytest.importorskip("pyopencl")
+    why = "there is no OpenCL platform"
+    try:
+        for platform in cl.get_platforms():
+            made = cl.Context(platform.get_devices())
+            cl.Program(made, "kernel void nothing(global int *out) { out[0] = 0; }").build()
+            return made
+    except cl.Error as error:
+        why = f"OpenCL does not work here: {error!s:.120}"
+    return pytest.skip(why)
+
+
+def matrix(rings: PlainRings) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the rings as pyFAI's sparse matrix."""
+    on_ring = np.flatnonzero(rings.ring < rings.bins)
+    order = on_ring[np.argsort(rings.ring[on_ring], kind="stable")]
+    count = np.bincount(rings.ring[on_ring], minlength=rings.bins)
+    pointer = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    return np.ones(order.size, np.float32), order.astype(np.int32), pointer
+
+
+def by_opencl(image: NDArray[Any], rings: PlainRings, model: str) -> Picked:
+    """Sparsify as sparsify-Bragg does."""
+    made = context()
+    from pyFAI.opencl.peak_finder import OCL_PeakFinder
+
+    engine = OCL_PeakFinder(
+        matrix(rings), image.size, bin_centers=rings.centres.astype(np.float32),
+        radius=rings.radius, empty=0.0, ctx=made, block_size=8,
+    )  # fmt: skip
+    found = engine.sparsify(
+        image, error_model=model, cutoff_clip=0.0, cycle=5, noise=1.0, cutoff_pick=3.0
+    )
+    return np.sort(found.index), found.background_avg, found.background_std
+
+
+def by_python(image: NDArray[Any], rings: PlainRings, model: str) -> Picked:
+    """Clip with pyFAI's engine in Python; the threshold of sparsify-Bragg on top."""
+    from pyFAI.engines.CSR_engine import CsrIntegrator1d
+
+    engine = CsrIntegrator1d(image.size, matrix(rings), bin_centers=rings.centres)
+    clip = "azimuthal" if model == "hybrid" else model
+    found = engine.sigma_clip(
+        image.astype(np.float32), error_model=clip, cutoff=0.0, cycle=5, dummy=-9, delta_dummy=0.1
+    )
+    average, deviation = found.intensity, found.std
+    if model == "hybrid":
+        # As in OpenCL, which this engine lacks: Poisson's deviation of what is left.
+        left = (engine.preprocessed.reshape(-1, 4)[:, 3] > 0) & (rings.ring < rings.bins)
+        variance = np.maximum(image.ravel()[left], 1)
+        sums = np.bincount(rings.ring[left], variance, minlength=rings.bins)
+        deviation = np.sqrt(sums / np.bincount(rings.ring[left], minlength=rings.bins))
+    radius = rings.radius.astype(np.float64).ravel()
+    distance = 3 * np.hypot(np.interp(radius, rings.centres, deviation), 1)
+    with np.errstate(invalid="ignore"):
+        over = image.ravel() - np.interp(radius, rings.centres, average) > distance
+    return np.flatnonzero(over), average, deviation
+
+
+def jaccard(left: NDArray[Any], right: NDArray[Any]) -> float:
+    union = np.union1d(left, right).size
+    return np.intersect1d(left, right).size / union if union else 1.0
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[tuple[NDArray[Any], PlainRings]]:
+    """Spots of some pixels on a background that falls with the radius."""
+    rng = np.random.default_rng(21)
+    shape = (500, 480)
+    rings = PlainRings(shape, 150)
+    mean = 40 * np.exp(-rings.radius.astype(np.float64) / 150) + 5
+    y, x = np.indices(shape)
+    for row, column in rng.uniform(10, 470, (60, 2)):
+        mean += rng.uniform(10, 2000) * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2)
+    yield rng.poisson(mean).astype(np.int32), rings
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", [by_opencl, by_python])
+@pytest.mark.parametrize(
+    ("model", "theirs"),
+    [("hybrid", "hybrid"), ("azimuthal", "azimuthal"), ("poisson-classic", "poisson")],
+)
+def test_the_same_pixels_as_pyfai_on_a_simulated_frame(
+    simulated: tuple[NDArray[Any], PlainRings], model: str, theirs: str, peer: Any
+) -> None:
+    image, rings = simulated
+    how = Sparsifying(error_model=parse_error_model(model))
+    ours = sparsify(image, rings, how)
+    index, average, deviation = peer(image, rings, theirs)
+    assert jaccard(ours.index, index) >= 0.93
+    alike = ours.background.count > 200
+    # Another start may leave a pixel more or less on a ring.
+    assert np.isclose(ours.background.average, average, rtol=0.01)[alike].mean() > 0.95
+    assert np.isclose(ours.background.deviation, deviation, rtol=0.03)[alike].mean() > 0.95
+
+
+def thaumatin(number: str) -> NDArray[Any]:
+    path = THAUMATIN / f"thau_3_2_{number}.cbf.bz2"
+    if not path.exists():
+        pytest.skip(f"no {path.name} in shared/data")
+    return np.ascontiguousarray(fabio.open(path).data)
+
+
+class PixelRings(PlainRings):
+    """800 rings about the beam of the thaumatin frames, gaps left out."""
+
+    def __init__(self, image: NDArray[Any]) -> None:
+        super().__init__((image.shape[0], image.shape[1]), 800, mask=image < 0)
+        y, x = np.indices(image.shape)
+        radius = np.hypot(y - 1306.96, x - 1261.61)
+        used = image >= 0
+        low, high = radius[used].min(), radius[used].max() * (1 + 1e-6)
+        self.width = (high - low) / self.bins
+        self.centres = low + self.width * (np.arange(self.bins) + 0.5)
+        ring = np.clip((radius - low) / self.width, 0, self.bins - 1).astype(np.uint16)
+        ring[~used] = self.bins
+        self.ring = ring.ravel()
+        self.radius = np.where(used, radius, np.nan).astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", [by_opencl, by_python])
+def test_real_frames_have_no_empty_ring_and_pyfais_pixels(peer: Any) -> None:
+    image = thaumatin("0004")
+    rings = PixelRings(image)
+    theirs, _, _ = peer(image, rings, "hybrid")
+    for model in MODELS:
+        how = Sparsifying(error_model=parse_error_model(model))
+        found = sparsify(image, rings, how)
+        there = np.bincount(rings.ring, minlength=801)[:800] > 0
+        assert (found.background.count[there] > 0).all(), model
+        if model == "hybrid":
+            assert jaccard(found.index, theirs) >= 0.9
+            strong, _ = Plain(image, rings, how).stands_out(found.background, 6.0)
+            assert np.isin(np.flatnonzero(strong), found.index).all()
+            assert np.isin(np.flatnonzero(strong), theirs).all()
