@@ -65,7 +65,7 @@ def declaration(stage: type[Stage[Any, Any]]) -> dict[str, Any]:
         "title": stage.title,
         "doc": _paragraphs(stage.__doc__),
         "parameters": list(parameters(stage.Parameters)),
-        "outputs": [_output(output) for output in stage.outputs],
+        "outputs": [_output(output, stage.entry) for output in stage.outputs],
         "commands": [_command(command) for command in stage.commands],
     }
 
@@ -184,16 +184,23 @@ def bounds_text(field: FieldInfo) -> str:
     return ", ".join(found)
 
 
-def _output(output: Output) -> Entry:
+def _output(output: Output, entry: str) -> Entry:
     return {
         "name": output.name,
         "kind": output.kind.value,
-        "dtype": "" if output.kind in (Kind.TEXT, Kind.TEXTS) else np.dtype(output.dtype).name,
+        "dtype": _type(output),
         "unit": output.unit,
         "axes": list(output.axes),
-        "path": f"/entry/{output.path}" if output.path else "",
+        "path": f"/{entry}/{output.path}" if output.path else "",
         "doc": output.doc,
     }
+
+
+def _type(output: Output) -> str:
+    """Return the type of an output's numbers; empty for text."""
+    if output.kind in (Kind.TEXT, Kind.TEXTS):
+        return ""
+    return "that of the frames" if output.dtype is None else np.dtype(output.dtype).name
 
 
 def _command(command: Command) -> Entry:

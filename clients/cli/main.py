@@ -16,7 +16,10 @@ import typer
 
 from ... import __version__
 from . import completion
+from .densify import densify
+from .diff_tomo import diff_tomo
 from .serve import serve
+from .sparsify import sparsify_bragg
 from .status import status
 from .systemd import systemd
 
@@ -241,6 +244,15 @@ def up(
     raise typer.Exit(keep_up(config, directory, database))
 
 
+app.command(epilog="Example: ronda densify scan_sparse.h5 --format eiger")(densify)
+app.command(
+    "sparsify-Bragg",
+    epilog='Example: ronda sparsify-Bragg -p eiger.poni -o scan_sparse.h5 "scan_*.h5"',
+)(sparsify_bragg)
+app.command(
+    "diff_tomo",
+    epilog='Example: ronda diff_tomo -p pilatus.poni -t 100 -r 180 -c 1000 "scan_*.edf"',
+)(diff_tomo)
 app.command(epilog="Example: ronda status; ronda status --json")(status)
 app.command(epilog="Example: ronda systemd femtomax --output units")(systemd)
 app.command(epilog="Example: ronda serve PilatusAccumulator/femtomax")(serve)

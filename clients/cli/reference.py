@@ -20,7 +20,18 @@ from ...devices.served import Served
 from . import describe
 
 NOTE = "<!-- Written by `make docs` from the declarations in the code; do not edit. -->\n"
-COMMANDS = ("stages", "describe", "run", "view", "recover", "up", "demo")
+COMMANDS = (
+    "stages",
+    "describe",
+    "run",
+    "view",
+    "recover",
+    "sparsify-Bragg",
+    "densify",
+    "diff_tomo",
+    "up",
+    "demo",
+)
 
 _STAGES = """\
 A stage is declared once, as a class in `ronda.core`. From the declaration come the

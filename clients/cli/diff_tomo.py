@@ -1,0 +1,282 @@
+"""`ronda diff_tomo`: the options of pyFAI's program, done by the tomography integrator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+SCAN, RESULT, CORRECTIONS = "The scan", "The patterns", "Corrections"
+OUTPUT = Path("diff_tomo.h5")
+
+
+def _count(*names: str, help: str) -> Any:  # noqa: A002 - typer's own word
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel=SCAN)
+
+
+def diff_tomo(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE]...",
+            help="Files with images, FILE.h5::/dataset, folders, or patterns in quotes: "
+            '"scan_*.edf". Each file is read once, in the order of the numbers in the names.',
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The HDF5 file to write.", dir_okay=False)
+    ] = OUTPUT,
+    force: options.Force = False,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            "-P",
+            "--prefix",
+            help="How the names of all files begin: in the folders given, or with no IMAGE the "
+            "beginning of their paths.",
+            show_default=False,
+        ),
+    ] = "",
+    extension: Annotated[
+        str,
+        typer.Option(
+            "-e",
+            "--extension",
+            help="Only files with this extension.",
+            show_default=False,
+        ),
+    ] = "",
+    n_translations: Annotated[
+        int | None, _count("-t", "--nTrans", help="Positions in translation. Needed.")
+    ] = None,
+    n_rotations: Annotated[
+        int | None, _count("-r", "--nRot", help="Positions in rotation. Needed.")
+    ] = None,
+    n_diffraction: Annotated[
+        int | None, _count("-c", "--nDiff", help="Points of a powder pattern. Needed.")
+    ] = None,
+    offset: Annotated[
+        int,
+        typer.Option(
+            "-O", "--offset", help="Frames at the beginning to leave out.", rich_help_panel=SCAN
+        ),
+    ] = 0,
+    zigzag: Annotated[
+        bool,
+        typer.Option(
+            "--zigzag", help="Every second line was measured backwards.", rich_help_panel=SCAN
+        ),
+    ] = False,
+    fast: Annotated[
+        str,
+        typer.Option(help="The fast axis: translation or rotation.", rich_help_panel=SCAN),
+    ] = "translation",
+    slow_axis: Annotated[
+        str,
+        typer.Option(
+            help="What -r counts: rotation, or translation (a plain map).", rich_help_panel=SCAN
+        ),
+    ] = "rotation",
+    rotation_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="FIRST LAST",
+            help="Of the rotation, in deg (of a plain map: in the unit of the translation).",
+            show_default=False,
+            rich_help_panel=SCAN,
+        ),
+    ] = None,
+    translation_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="FIRST LAST",
+            help="Of the translation, in mm.",
+            show_default=False,
+            rich_help_panel=SCAN,
+        ),
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Take the places from motor positions: [bold]recording:FILE[/bold] of a Sardana "
+            "stream.",
+            show_default=False,
+            rich_help_panel=SCAN,
+        ),
+    ] = None,
+    poni: options.Poni = None,
+    mask: options.Mask = None,
+    dark: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-d",
+            "--dark",
+            metavar="FILES",
+            help="Dark images, which are averaged and subtracted; with commas, patterns, or as "
+            "often as wanted.",
+            show_default=False,
+            rich_help_panel=CORRECTIONS,
+        ),
+    ] = None,
+    flat: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-f",
+            "--flat",
+            metavar="FILES",
+            help="Flat-field images, likewise, which frames are divided by.",
+            show_default=False,
+            rich_help_panel=CORRECTIONS,
+        ),
+    ] = None,
+    dummy: options.Dummy = None,
+    delta_dummy: options.DeltaDummy = None,
+    polarization: Annotated[
+        float | None,
+        typer.Option(
+            min=-1.0,
+            max=1.0,
+            help="Polarisation factor of the beam.",
+            show_default=False,
+            rich_help_panel=CORRECTIONS,
+        ),
+    ] = None,
+    no_solidangle: Annotated[
+        bool,
+        typer.Option(
+            "--no-solidangle",
+            help="Do not correct for the solid angle of a pixel.",
+            rich_help_panel=CORRECTIONS,
+        ),
+    ] = False,
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="Unit of the radial axis: 2th_deg, 2th_rad, q_nm^-1, q_A^-1, r_mm or r_m.",
+            rich_help_panel=RESULT,
+        ),
+    ] = "2th_deg",
+    radial_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Of the patterns, in --unit; by default all.",
+            show_default=False,
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    azimuthal_bins: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Points around the beam, for patterns in two dimensions.",
+            rich_help_panel=RESULT,
+        ),
+    ] = 0,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="How a pixel is shared by the points that it touches: bbox or no.",
+            rich_help_panel=RESULT,
+        ),
+    ] = "bbox",
+    error_model: Annotated[
+        str,
+        typer.Option(
+            help="none, poisson, poisson-classic, azimuthal, hybrid or a formula as '5*I+8'.",
+            rich_help_panel=RESULT,
+        ),
+    ] = "none",
+    roi: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LOW,HIGH",
+            help="A radial range whose sinogram is written too, as often as wanted.",
+            show_default=False,
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    gpu: Annotated[
+        bool,
+        typer.Option(
+            "-g",
+            "--gpu",
+            help="Compute on the first GPU that OpenCL has.",
+            rich_help_panel=options.COMPUTE,
+        ),
+    ] = False,
+    workers: options.Workers = 2,
+    stats: Annotated[
+        bool,
+        typer.Option(
+            "-S",
+            "--stats",
+            help="At the end, draw how long frames took beside the output: NAME_stats.png.",
+            rich_help_panel=options.TALK,
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "-v",
+            "--verbose",
+            "--debug",
+            help="Say what is done, and something of each frame; by default quiet.",
+            rich_help_panel=options.TALK,
+        ),
+    ] = False,
+    version: options.Version = False,
+) -> None:
+    """Integrate the frames of a diffraction tomography or map into one 3-D dataset.
+
+    The file holds a powder pattern for each rotation and translation: PyMca's roitool
+    and whatever reads NeXus can open it, also while it grows. Positions that were not
+    measured hold NaN. Ctrl-C leaves a whole file with what was done.
+    """
+    for name, value in (("-t", n_translations), ("-r", n_rotations), ("-c", n_diffraction)):
+        if value is None:
+            raise ValueError(f"say with {name} how many positions or points there are")
+    changes: dict[str, Any] = {
+        "n_translations": n_translations,
+        "n_rotations": n_rotations,
+        "n_diffraction": n_diffraction,
+        "offset": offset,
+        "zigzag": zigzag,
+        "fast_axis": fast,
+        "slow_axis": slow_axis,
+        "rotation_range": list(rotation_range or ()),
+        "translation_range": list(translation_range or ()),
+        "place_by": "motors" if positions else "frame number",
+        "solid_angle": not no_solidangle,
+        "unit": unit,
+        "radial_range": list(radial_range or ()),
+        "azimuthal_bins": azimuthal_bins,
+        "split": split,
+        "error_model": error_model,
+        "radial_ranges": list(roi or ()),
+        **options.experiment(poni, mask, dummy, delta_dummy, polarization),
+    }
+    from .tomography import Integration
+
+    raise typer.Exit(
+        Integration(
+            images=tuple(images or ()),
+            prefix=prefix,
+            extension=extension,
+            output=output,
+            changes=changes,
+            darks=tuple(dark or ()),
+            flats=tuple(flat or ()),
+            positions=positions,
+            compute=options.compute(None, "gpu" if gpu else "all", None),
+            workers=workers,
+            force=force,
+            verbose=verbose,
+            stats=stats,
+        ).run()
+    )

@@ -1,0 +1,184 @@
+"""Options that several commands share, with the names that pyFAI's programs gave them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ... import __version__
+from ...core.compute.device import Compute
+
+SETUP, COMPUTE, TALK = "Experimental setup", "Where it is computed", "What is said"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ronda {__version__}")
+        raise typer.Exit
+
+
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Files with images (HDF5, CBF, EDF, TIFF...), FILE.h5::/dataset, or patterns in "
+        'quotes: "scan_*.cbf". Each file is read once, in the order of the numbers in the names.',
+        show_default=False,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
+Poni = Annotated[
+    Path | None,
+    typer.Option(
+        "-p",
+        "--poni",
+        metavar="FILE",
+        help="Where the detector stands, as pyFAI writes it. Needed.",
+        show_default=False,
+        rich_help_panel=SETUP,
+    ),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--mask",
+        metavar="FILE",
+        help="Image whose nonzero pixels are left out, in place of the detector's gaps.",
+        show_default=False,
+        rich_help_panel=SETUP,
+    ),
+]
+Dummy = Annotated[
+    float | None,
+    typer.Option(
+        help="Value of pixels that are left out in the frame that has it.",
+        show_default=False,
+        rich_help_panel=SETUP,
+    ),
+]
+DeltaDummy = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="How near to --dummy pixels are left out.",
+        show_default=False,
+        rich_help_panel=SETUP,
+    ),
+]
+Polarization = Annotated[
+    float | None,
+    typer.Option(
+        "-P",
+        "--polarization",
+        min=-1.0,
+        max=1.0,
+        help="Polarisation factor of the beam, -1 to 1; 0.99 is a good guess. By default no "
+        "correction.",
+        show_default=False,
+        rich_help_panel=SETUP,
+    ),
+]
+Device = Annotated[
+    tuple[int, int] | None,
+    typer.Option(
+        metavar="PLATFORM DEVICE",
+        help="OpenCL platform and device by number; [bold]clinfo[/bold] lists them. "
+        "By default Numba computes on the CPU.",
+        show_default=False,
+        rich_help_panel=COMPUTE,
+    ),
+]
+DeviceType = Annotated[
+    str,
+    typer.Option(
+        help="[bold]gpu[/bold] or [bold]acc[/bold]: the first OpenCL device of that kind; "
+        "[bold]cpu[/bold] or [bold]all[/bold]: the CPU, by Numba.",
+        rich_help_panel=COMPUTE,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=256,
+        help="Frames that are worked on at the same time.",
+        rich_help_panel=COMPUTE,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", help="Say something of each frame.", rich_help_panel=TALK),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Say everything.", rich_help_panel=TALK)]
+Profile = Annotated[
+    bool,
+    typer.Option("--profile", help="Say at the end what took how long.", rich_help_panel=TALK),
+]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "-V",
+        "--version",
+        help="Say the version.",
+        callback=_show_version,
+        is_eager=True,
+        rich_help_panel=TALK,
+    ),
+]
+
+
+def experiment(
+    poni: Path | None,
+    mask: str | None,
+    dummy: float | None,
+    delta_dummy: float | None,
+    polarization: float | None,
+) -> dict[str, Any]:
+    """Return the parameters that these options stand for.
+
+    Raises
+    ------
+    ValueError
+        If there is no PONI file.
+    """
+    if poni is None:
+        raise ValueError("no PONI file: say where the detector stands with -p FILE.poni")
+    return {
+        "poni_file": str(poni),
+        "mask_file": mask or "",
+        "dummy": dummy,
+        "delta_dummy": delta_dummy or 0.0,
+        "polarization": polarization,
+    }
+
+
+def compute(device: tuple[int, int] | None, device_type: str, workgroup: int | None) -> Compute:
+    """Return where these options have it computed; what is not there is told of at once.
+
+    Raises
+    ------
+    ValueError
+        In one sentence, if there is no such device.
+    """
+    kind = device_type.lower()
+    if kind not in ("all", "cpu", "gpu", "acc"):
+        raise ValueError(f"--device-type {device_type!r} is none of cpu, gpu, acc and all")
+    if device is None and kind in ("all", "cpu"):
+        return Compute()
+    chosen = Compute(
+        opencl=True,
+        kind="" if kind == "all" else kind,
+        number=device,
+        workgroup=workgroup,
+    )
+    chosen.device()
+    return chosen
+
+
+def verbosity(verbose: bool, debug: bool) -> int:
+    """Return the level of the log that is shown."""
+    return logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING

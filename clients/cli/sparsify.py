@@ -1,0 +1,213 @@
+"""`ronda sparsify-Bragg`: the options of pyFAI's program, done by the Bragg sparsifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+SUFFIX = "_sparse.h5"
+"""What follows the first image's name in the output's, where none is given."""
+MAIN, SETUP, CLIPPING, PEAKS, COMPUTE = (
+    "Main arguments",
+    "Experimental setup",
+    "Sigma clipping",
+    "Peak search",
+    "Where it is computed",
+)
+
+
+def sparsify_bragg(
+    images: options.Images,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The HDF5 file to write; by default the first image's name with "
+            f"[bold]{SUFFIX}[/bold], in this folder.",
+            show_default=False,
+            dir_okay=False,
+            rich_help_panel=MAIN,
+        ),
+    ] = None,
+    save_source: Annotated[
+        bool,
+        typer.Option(
+            "--save-source",
+            help="Link the files that were read, and keep their names.",
+            rich_help_panel=MAIN,
+        ),
+    ] = False,
+    cxi: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the peaks to this CXI file as well, for CrystFEL.",
+            show_default=False,
+            dir_okay=False,
+            rich_help_panel=MAIN,
+        ),
+    ] = None,
+    force: options.Force = False,
+    beamline: Annotated[
+        str,
+        typer.Option("-b", "--beamline", help="Name of the instrument.", rich_help_panel=SETUP),
+    ] = "beamline",
+    poni: options.Poni = None,
+    mask: options.Mask = None,
+    dummy: options.Dummy = None,
+    delta_dummy: options.DeltaDummy = None,
+    radial_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Radii that are looked at, in [bold]--unit[/bold]; by default all.",
+            show_default=False,
+            rich_help_panel=SETUP,
+        ),
+    ] = None,
+    polarization: options.Polarization = None,
+    solidangle: Annotated[
+        bool,
+        typer.Option(
+            "-A",
+            "--solidangle",
+            help="Correct for the solid angle of a pixel (matters if the detector is not mounted "
+            "normally to the beam).",
+            rich_help_panel=SETUP,
+        ),
+    ] = False,
+    bins: Annotated[
+        int, typer.Option(min=1, help="Rings of the background.", rich_help_panel=CLIPPING)
+    ] = 800,
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="Unit of the radius: q_nm^-1, q_A^-1, 2th_deg, 2th_rad, r_mm or r_m.",
+            rich_help_panel=CLIPPING,
+        ),
+    ] = "r_m",
+    cycle: Annotated[
+        int,
+        typer.Option(min=0, help="Most cycles of sigma clipping.", rich_help_panel=CLIPPING),
+    ] = 5,
+    cutoff_clip: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Deviations from which on a pixel is clipped; Chauvenet's criterion where that "
+            "has more.",
+            rich_help_panel=CLIPPING,
+        ),
+    ] = 0.0,
+    cutoff_pick: Annotated[
+        float,
+        typer.Option(
+            help="Deviations above the background from which on a pixel is kept.",
+            rich_help_panel=CLIPPING,
+        ),
+    ] = 3.0,
+    error_model: Annotated[
+        str,
+        typer.Option(
+            help="poisson, poisson-classic (pyFAI's), azimuthal, hybrid, or the variance of a "
+            "pixel of I counts as a formula: '5*I+8'.",
+            rich_help_panel=CLIPPING,
+        ),
+    ] = "poisson",
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Noise of a pixel in counts, added in quadrature to the background's deviation.",
+            rich_help_panel=CLIPPING,
+        ),
+    ] = 1.0,
+    cutoff_peak: Annotated[
+        float | None,
+        typer.Option(
+            help="Look for peaks: deviations that their highest pixel has at least.",
+            show_default=False,
+            rich_help_panel=PEAKS,
+        ),
+    ] = None,
+    peak_patch_size: Annotated[
+        int, typer.Option(help="Side of the patch of a peak in pixels.", rich_help_panel=PEAKS)
+    ] = 3,
+    peak_connected: Annotated[
+        int,
+        typer.Option(help="Pixels of a peak over their threshold.", rich_help_panel=PEAKS),
+    ] = 2,
+    peak_finder: Annotated[
+        str | None,
+        typer.Option(
+            help="none, patch (pyFAI's, by default with --cutoff-peak) or peakfinder8 (Cheetah's).",
+            show_default=False,
+            rich_help_panel=PEAKS,
+        ),
+    ] = None,
+    min_peaks: Annotated[
+        int, typer.Option(min=0, help="Leave out frames with fewer peaks.", rich_help_panel=PEAKS)
+    ] = 0,
+    workgroup: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Work items of an OpenCL work group; changes the speed, not the result.",
+            show_default=False,
+            rich_help_panel=COMPUTE,
+        ),
+    ] = None,
+    device: options.Device = None,
+    device_type: options.DeviceType = "all",
+    workers: options.Workers = 2,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+    profile: options.Profile = False,
+    _: options.Version = False,
+) -> None:
+    """Keep the Bragg peaks of single-crystal frames and the background's radial profile.
+
+    Pixels that stand out of the background of their ring are kept as they are; the
+    background is found by sigma clipping on rings. All frames of all images go into
+    one file, which fabio's [bold]densify[/bold], [bold]ronda densify[/bold] and whatever
+    reads pyFAI's files can read. Ctrl-C leaves a whole file with what was done.
+    """
+    finder = peak_finder or ("none" if cutoff_peak is None else "patch")
+    changes: dict[str, Any] = {
+        "unit": unit,
+        "radial_range": list(radial_range or ()),
+        "solid_angle": solidangle,
+        "radial_bins": bins,
+        "cycles": cycle,
+        "cutoff_clip": cutoff_clip,
+        "cutoff_pick": cutoff_pick,
+        "error_model": error_model,
+        "noise": noise,
+        "peak_finder": finder,
+        "peak_patch_size": peak_patch_size,
+        "peak_connected": peak_connected,
+        "min_peaks": min_peaks,
+        "beamline": beamline,
+        "save_source": save_source,
+        **options.experiment(poni, mask, dummy, delta_dummy, polarization),
+        **({} if cutoff_peak is None else {"cutoff_peak": cutoff_peak}),
+    }
+    from .sparsifying import Sparsification
+
+    raise typer.Exit(
+        Sparsification(
+            images=images,
+            output=output,
+            changes=changes,
+            compute=options.compute(device, device_type, workgroup),
+            workers=workers,
+            force=force,
+            cxi=cxi,
+            verbosity=options.verbosity(verbose, debug),
+            profile=profile,
+        ).run()
+    )
