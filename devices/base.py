@@ -59,7 +59,8 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
 
     SourceUrl = device_property(
         str,
-        "Where frames come from: stins+tcp://host:port, recording:FILE, hdf5:FILE::/path ...",
+        "Where frames come from: stins+tcp://host:port, simplon2+tcp://host:port, lima://a/b/c, "
+        "recording:FILE, hdf5:FILE::/path ...",
         default_value="",
     )
     PositionsUrl = device_property(
