@@ -41,7 +41,7 @@ def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFra
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     each=st.sampled_from(EACH),
