@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..core.azimuthal.integration import Pattern
+from .diffraction_pictures import is_map, is_sparse, map_figure, sparse_figure
 from .panels import plot_accumulated, plot_curves, plot_pattern, plot_pixels
 from .photon_panels import densest, plot_found, plot_histogram, plot_outline, plot_photons
 from .photon_truth import Truth, compare, read_truth
@@ -183,6 +184,11 @@ def draw_file(path: Path, png: Path) -> None:
     ValueError
         If the file cannot be read or holds nothing that can be drawn.
     """
+    figure = _of_diffraction(path)
+    if figure is not None:
+        figure.suptitle(path.name, fontsize="medium", color="0.4")
+        _save(figure, png)
+        return
     with open_file(path) as file:
         image, pattern, curves = read_accumulated(file), read_pattern(file), read_curves(file)
         histogram = read_histogram(file)
@@ -201,6 +207,15 @@ def draw_file(path: Path, png: Path) -> None:
         )
     figure.suptitle(path.name, fontsize="medium", color="0.4")
     _save(figure, png)
+
+
+def _of_diffraction(path: Path) -> Figure | None:
+    """Return the figure of sparse frames or a map; None if the file holds something else."""
+    with open_file(path) as file:
+        if is_map(file):
+            return map_figure(path, file)
+        sparse = is_sparse(file)
+    return sparse_figure(path) if sparse else None
 
 
 def _overview(
