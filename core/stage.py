@@ -107,6 +107,8 @@ class Output:
     """Served as an attribute; False for what only the file holds."""
     compressed: bool = False
     """Stored with bitshuffle and LZ4 (HDF5 filter 32008): tables and cells, not `Record.SERIES`."""
+    optional: bool = False
+    """`Record.FRAME` only: the file has no such table if the first row has no value for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ class Stage(ABC, Generic[P, Partial]):
         return None
 
     def restore(self, tree: Tree) -> None:
-        """Take back what `state` gave, read from a checkpoint.
+        """Take back what `state` gave, read from a checkpoint; after the first `adopt`.
 
         Raises
         ------

@@ -15,15 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import fabio
 import h5py
 import numpy as np
 import pytest
 from ronda.clients.cli import reference
 from ronda.clients.cli.main import app, main
 from ronda.clients.cli.powder import write_powder
+from ronda.core.sources.files import SOURCE_FILES
 from ronda.core.stage import registry
 from ronda.devices.base import StageDevice
 from ronda.devices.registration import read_config
+from ronda.tests.core.bragg.crystal import make_crystal, write_sparse
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,11 +65,13 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_every_ronda_command_that_is_named_exists() -> None:
-    commands = {command.callback.__name__ for command in app.registered_commands}
+    commands = {each.name or each.callback.__name__ for each in app.registered_commands}
     named = {
         command
         for page in PAGES
-        for command in re.findall(r"(?:^|`|/)ronda ([a-z]+)", page.read_text(), re.MULTILINE)
+        for command in re.findall(
+            r"(?:^|`|/)ronda ([a-z]+(?:[_-][A-Za-z]+)?)", page.read_text(), re.MULTILINE
+        )
     }
     assert named == commands
 
@@ -152,6 +157,37 @@ def test_every_path_of_the_file_reference_is_in_a_file(walked: Path) -> None:
         there |= paths_in(walked / output)
     there |= paths_in(walked / "powder.h5")
     assert [path for path in paths if path.replace("NAME", "ring") not in there] == []
+
+
+def test_every_path_of_sparse_frames_and_maps_is_in_a_file(tmp_path: Path) -> None:
+    page = text_of("docs/reference/files.md")
+    paths = re.findall(r"^\| `/(entry_0000/\S+)` \|", page, re.MULTILINE)
+    assert len(paths) > 25
+    crystal = make_crystal(tmp_path, 4)
+    raw, dark = tmp_path / "raw.h5", tmp_path / "dark.edf"
+    with h5py.File(raw, "w") as file:
+        file["data"] = np.array(crystal.frames)
+    fabio.edfimage.EdfImage(np.ones(crystal.frames[0].shape, np.float32)).write(str(dark))
+    write_sparse(
+        tmp_path / "sparse.h5",
+        crystal.frames,
+        metadata={SOURCE_FILES: [str(raw)]},
+        **crystal.settings,
+        dark_files=[str(dark)],
+        solid_angle=True,
+        peak_finder="patch",
+        save_source=True,
+    )
+    scan = ["-t", "2", "-r", "2", "-c", "50", "--error-model", "poisson"]
+    output = tmp_path / "map.h5"
+    assert main(["diff_tomo", str(raw), "-p", crystal.poni, *scan, "-o", str(output)]) == 0
+    with h5py.File(tmp_path / "sparse.h5") as sparse, h5py.File(output) as tomogram:
+        missing = [
+            path
+            for path in paths
+            if not any(file.get(path, getlink=True) for file in (sparse, tomogram))
+        ]
+    assert missing == []
 
 
 def paths_in(path: Path) -> set[str]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..compute.device import CPU, Compute
 from ..geometry import Geometry
 from ..marks import Pixels, as_pixels
+from .decoding import Lend
 from .errors import ErrorModel
 from .experiment import Experiment
 from .formula import Formula
@@ -74,6 +75,11 @@ class Summation:
         self._experiment = experiment
         self._bins = splitting
         self._error_model = error_model
+
+    @property
+    def lend(self) -> Lend | None:
+        """What frames are best decoded into; None: anything."""
+        return None
 
     def sums(self, frame: Pixels) -> tuple[Sums, Floats | None]:
         """Return the sums over a frame, and those of the variance; None without an error model.
@@ -199,6 +205,11 @@ class Integrator:
             experiment, unit, bins, split, radial_range, azimuth_range
         )
         self._summation = summation(experiment, self.splitting, error_model, compute)
+
+    @property
+    def lend(self) -> Lend | None:
+        """What frames are best decoded into; None: anything."""
+        return self._summation.lend
 
     def integrate(self, pixels: Pixels) -> Pattern1D:
         """Return the pattern of a frame, (rows, columns) or flat, of any kind of number.

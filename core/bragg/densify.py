@@ -1,6 +1,6 @@
 """Images rebuilt from sparse frames: background by radius, and the kept pixels as they were.
 
-    image = interpolate(radius of the pixel; radius, background) * normalization
+    image = interpolate(radius of the pixel; radius, background) * normalization + dark
     image[index] = intensity
     image[masked] = dummy
 
@@ -70,6 +70,7 @@ class Densifier:
         self._ring, self._fraction = _places(file.pixel_radius.reshape(-1), radius)
         scale = file.normalization
         self._scale = np.empty(0, np.float32) if scale is None else scale.reshape(-1)
+        self._dark = np.empty(0, np.float32) if file.dark is None else file.dark.reshape(-1)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -106,7 +107,7 @@ class Densifier:
         """
         image = np.empty(self.shape[0] * self.shape[1], self.dtype)
         levels = self._levels(frame.average)
-        places = self._ring, self._fraction, self._scale
+        places = self._ring, self._fraction, self._scale, self._dark
         limits = _limits(self.dtype)
         if noise == 0 or frame.average is None:
             _fill(*places, levels, limits, self._dummy, image)
@@ -210,6 +211,7 @@ def _fill(
     ring: Any,
     fraction: Any,
     scale: Any,
+    dark: Any,
     levels: Any,
     limits: Any,
     dummy: Any,
@@ -223,6 +225,8 @@ def _fill(
         value = below + fraction[pixel] * (above - below)
         if scaled:
             value *= scale[pixel]
+        if dark.size > 0:
+            value += dark[pixel]
         if integer:
             value += np.copysign(0.5, value)  # the cast cuts off towards 0
         if np.isnan(value):
@@ -264,6 +268,7 @@ def _fill_noisy(
     ring: Any,
     fraction: Any,
     scale: Any,
+    dark: Any,
     levels: Any,
     deviations: Any,
     noise: float,
@@ -284,6 +289,8 @@ def _fill_noisy(
         if scaled:
             value *= scale[pixel]
             deviation *= abs(scale[pixel])
+        if dark.size > 0:
+            value += dark[pixel]
         if value > 0 and deviation > 0:
             if value < GAUSSIAN * deviation:
                 few = value < FEW

@@ -1,7 +1,8 @@
 """How sparse frames stand in a file: pyFAI's layout, which fabio's densify reads.
 
-Source: `pyFAI/io/sparse_frame.py` and `fabio/sparseimage.py` for the names. What
-is added: `frames` (numbers, times and counts of each frame).
+Source: `pyFAI/io/sparse_frame.py` and `fabio/sparseimage.py` for the names. What is added:
+`frames` (numbers, times and counts of each frame) and `dark`: kept pixels are as they
+were recorded, the background is what stands over the dark, so whole frames need it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,8 @@ from numpy.typing import NDArray
 from ... import __version__
 from ..azimuthal.experiment import Experiment
 from ..azimuthal.rings import Rings
-from ..frame import Series
-from ..sources.files import SOURCE_FILES
+from ..frame import BadFrame, Series
+from ..sources.files import HDF5_SUFFIXES, SOURCE_FILES
 from ..stage import Kind, Output, Record, Tree
 from .parameters import BraggParameters
 
@@ -81,6 +83,7 @@ def _peak(name: str, doc: str, unit: str = "") -> Output:
         record=Record.FRAME,
         live=False,
         compressed=True,
+        optional=True,
     )
 
 
@@ -101,6 +104,7 @@ FILE_OUTPUTS = (
         path="peaks/nPeaks",
         record=Record.FRAME,
         live=False,
+        optional=True,
     ),
     _peak("peakTotalIntensity", "Counts of each peak over the background; 0 beyond nPeaks."),
     _peak("peakXPosRaw", "Column of each peak; pixel centres are whole.", "px"),
@@ -115,9 +119,46 @@ GROUPS: Mapping[str, Mapping[str, Any]] = {
         "axes": [".", "radius"],
         "title": "Background of sparse frames",
     },
-    "peaks": {"NX_class": "NXdata", "signal": "nPeaks"},
     "frames": {"NX_class": "NXdata", "signal": "kept", "axes": "number"},
 }
+
+
+class Constants(NamedTuple):
+    """What a file says once for all of its frames."""
+
+    parameters: BraggParameters
+    rings: Rings
+    dtype: np.dtype[Any]
+    """Of the pixels."""
+
+    def check_same(self, other: Constants) -> None:
+        """Object to a frame that cannot be in this file.
+
+        A stage refuses such parameters within a series. They still come if they were set
+        before its first frame was reduced, or if a PONI or mask file was replaced.
+
+        Raises
+        ------
+        BadFrame
+            In one sentence, if anything differs.
+        """
+        names = self.parameters.other_file(other.parameters)
+        shape, ours = other.rings.experiment.shape, self.rings.experiment.shape
+        if (shape, other.dtype) != (ours, self.dtype):
+            names.append(f"form ({shape} {other.dtype})")
+        if not names and not _same_rings(self.rings, other.rings):
+            names.append("PONI or mask file")
+        if names:
+            raise BadFrame(
+                f"its {', '.join(names)} differs from that of the series' first frame, "
+                "and a file has one for all frames"
+            )
+
+
+def _same_rings(one: Rings, other: Rings) -> bool:
+    return one is other or (
+        np.array_equal(one.centres, other.centres) and np.array_equal(one.ring, other.ring)
+    )
 
 
 def radius_image(rings: Rings) -> NDArray[np.float32]:
@@ -134,13 +175,20 @@ def constant_tree(
     parameters: BraggParameters, experiment: Experiment, rings: Rings, dtype: np.dtype[Any]
 ) -> Tree:
     """Return what is the same for all frames of a series, but the images."""
-    units = parameters.unit.units
+    average, deviation = (f"{SPARSE}/background_{name}" for name in ("avg", "std"))
+    peaks = {"peaks@NX_class": "NXdata", "peaks@signal": "nPeaks"}
     return {
         f"{SPARSE}/radius": rings.centres.astype(np.float32),
-        f"{SPARSE}/radius@unit": units,
-        f"{SPARSE}/radius@units": units,
+        **_unit(f"{SPARSE}/radius", parameters),
         f"{SPARSE}/radius@long_name": parameters.unit.label,
         f"{SPARSE}/radius@interpretation": "spectrum",
+        f"{average}@interpretation": "spectrum",
+        f"{average}@signal": 1,
+        f"{average}@long_name": "Average value of background",
+        f"{deviation}@interpretation": "spectrum",
+        f"{deviation}@long_name": "Standard deviation of background",
+        f"{SPARSE}/errors>": deviation,
+        **(peaks if parameters.sparsifying.peaks else {}),
         f"{SPARSE}/dummy": _dummy(parameters, dtype),
         f"{SPARSE}/script": SCRIPT.format(name="FILE.h5"),
         **_sparsify(parameters, experiment),
@@ -149,12 +197,11 @@ def constant_tree(
 
 
 def image_tree(parameters: BraggParameters, experiment: Experiment, rings: Rings) -> Tree:
-    """Return the large constant images: radius, and normalization where there is one."""
+    """Return the large constant images: radius; normalization and dark where there is one."""
     place = f"{SPARSE}/mask"
     tree: dict[str, Any] = {
         place: radius_image(rings),
-        f"{place}@unit": parameters.unit.units,
-        f"{place}@units": parameters.unit.units,
+        **_unit(place, parameters),
         f"{place}@interpretation": "image",
         f"{place}@long_name": "Radius of each pixel; NaN: left out",
     }
@@ -162,7 +209,16 @@ def image_tree(parameters: BraggParameters, experiment: Experiment, rings: Rings
         image = _rounded(experiment.normalization, -NORMALIZATION_BITS)
         tree[f"{SPARSE}/normalization"] = image
         tree[f"{SPARSE}/normalization@interpretation"] = "image"
+    if experiment.dark is not None:
+        tree[f"{SPARSE}/dark"] = experiment.dark
+        tree[f"{SPARSE}/dark@interpretation"] = "image"
+        tree[f"{SPARSE}/dark@long_name"] = "Counts that the background is told without"
     return tree
+
+
+def _unit(place: str, parameters: BraggParameters) -> Tree:
+    """Return the unit of a dataset: `unit` is pyFAI's attribute and name, `units` is NeXus'."""
+    return {f"{place}@unit": parameters.unit.value, f"{place}@units": parameters.unit.units}
 
 
 def _dummy(parameters: BraggParameters, dtype: np.dtype[Any]) -> float:
@@ -189,15 +245,16 @@ def _sparsify(parameters: BraggParameters, experiment: Experiment) -> Tree:
 def _instrument(parameters: BraggParameters, experiment: Experiment) -> Tree:
     """Return the NXinstrument of the beamline; `monchromator` is how pyFAI spells it."""
     place = parameters.beamline
-    name = experiment.detector_name.replace("/", "_")
+    name = experiment.detector_name.replace("/", "_").replace(" ", "_")
     detector, monochromator = f"{place}/{name}", f"{place}/monchromator"
     (pixel_y, pixel_x), (center_x, center_y) = experiment.pixel_size, experiment.beam_center
     lengths = {
         "distance": (experiment.distance, "m"),
         "x_pixel_size": (pixel_x, "m"),
         "y_pixel_size": (pixel_y, "m"),
-        "beam_center_x": (center_x, "pixel"),
-        "beam_center_y": (center_y, "pixel"),
+        # from the first pixel's outer corner, as Fit2D and pyFAI's files have it
+        "beam_center_x": (center_x + 0.5, "pixel"),
+        "beam_center_y": (center_y + 0.5, "pixel"),
     }
     tree: dict[str, Any] = {
         f"{place}@NX_class": "NXinstrument",
@@ -206,6 +263,8 @@ def _instrument(parameters: BraggParameters, experiment: Experiment) -> Tree:
     for quantity, (value, unit) in lengths.items():
         tree[f"{detector}/{quantity}"] = value
         tree[f"{detector}/{quantity}@units"] = unit
+    if math.isnan(experiment.wavelength):
+        return tree
     tree[f"{monochromator}@NX_class"] = "NXmonochromator"
     tree[f"{monochromator}/wavelength"] = np.float32(experiment.wavelength * 1e10)
     tree[f"{monochromator}/wavelength@units"] = "angstrom"
@@ -218,7 +277,12 @@ def source_links(series: Series) -> Tree:
     if not isinstance(names, list) or not names:
         return {}
     tree: dict[str, Any] = {"sparsify/source": names, "data@NX_class": "NXdata"}
-    for number, name in enumerate(names[:MOST_LINKS], start=1):
-        path, _, dataset = name.partition("::")
-        tree[f"data/data_{number:04d}>"] = f"{path}::{dataset or '/'}"
+    parted = [name.partition("::") for name in names]
+    hdf5 = [
+        (path, dataset or "/")
+        for path, separator, dataset in parted
+        if separator or Path(path).suffix.lower() in HDF5_SUFFIXES
+    ]
+    for number, (path, dataset) in enumerate(hdf5[:MOST_LINKS], start=1):
+        tree[f"data/data_{number:04d}>"] = f"{path}::{dataset}"
     return tree

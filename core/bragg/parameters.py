@@ -17,6 +17,13 @@ from .picking import Sparsifying
 MOST_PEAKS = 4096
 """Most peaks of a frame that a file has room for."""
 
+ONE_A_SERIES = (
+    "poni_file", "mask_file", "dark_files", "flat_files", "absorption_file", "polarization",
+    "solid_angle", "unit", "radial_bins", "radial_range", "dummy", "max_peaks", "beamline",
+    "save_source",
+)  # fmt: skip
+"""What a file says once for all of its frames."""
+
 
 class PeakFinder(Enum):
     """How peaks are looked for among the kept pixels."""
@@ -48,6 +55,14 @@ class BraggParameters(AzimuthalParameters):
     )
     cutoff_pick: float = parameter(
         3.0, "Deviations above the background from which on a pixel is kept.", gt=0
+    )
+    margin: int = parameter(
+        0,
+        "Rows and columns around each kept pixel that are kept with it: 1 or 2 keep the skirts of "
+        "spots, whose integrals are then those of whole frames.",
+        unit="px",
+        ge=0,
+        le=10,
     )
     noise: float = parameter(
         1.0,
@@ -125,6 +140,13 @@ class BraggParameters(AzimuthalParameters):
     def _peaks_can_be_found(self) -> BraggParameters:
         _ = self.sparsifying
         return self
+
+    def other_file(self, other: BraggParameters) -> list[str]:
+        """Return the names of what differs so that frames cannot be in one file."""
+        names = [name for name in ONE_A_SERIES if getattr(self, name) != getattr(other, name)]
+        if (self.peak_finder is PeakFinder.NONE) != (other.peak_finder is PeakFinder.NONE):
+            names.append("peak_finder")
+        return names
 
     @property
     def sparsifying(self) -> Sparsifying:

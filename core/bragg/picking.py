@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..azimuthal.decoding import Lend
 from ..azimuthal.errors import ErrorModel
 from ..azimuthal.formula import Formula
 from ..azimuthal.limits import Limits, is_usable, pixel_limits
@@ -109,6 +110,11 @@ class Sparsifier:
         if settings.peaks is not None:
             self._peak_rule = make_rule(model, settings.peaks.stands_out, settings.noise)
         self._local = threading.local()
+
+    @property
+    def lend(self) -> Lend | None:
+        """What frames are best decoded into; None: anything."""
+        return None
 
     def sparsify(self, image: NDArray[Any]) -> SparseFrame:
         """Sparsify a frame.

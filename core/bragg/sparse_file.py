@@ -9,7 +9,8 @@ the entry's attribute `pyFAI_sparse_frames`, else `default`, names
 - `mask` (rows, columns): the radius of each pixel, NaN where it is masked;
 - `radius` (bins,), `background_avg` and `background_std` (n, bins), together or not
   at all (XPCS);
-- `dummy` and `normalization` (rows, columns), or not.
+- `dummy` and `normalization` (rows, columns), or not; and, Ronda's own, `dark` likewise:
+  the background is told without it, the kept pixels are as recorded.
 
 Such a file comes from a stranger: what it claims is checked before it is used.
 """
@@ -189,6 +190,8 @@ class SparseFile:
         bounds = _dataset(group, "frame_ptr", "ui", 1)
         if not 0 < bounds.shape[0] <= MAX_FRAMES + 1:
             raise ValueError(f"frame_ptr claims {bounds.shape[0] - 1} frames")
+        if bounds.shape[0] == 1 and not self._file.swmr_mode:
+            raise ValueError("there is no frame in it")
         self._bounds: NDArray[Any] = bounds[()]
         self._read_image(group)
         self._read_background(group)
@@ -210,13 +213,19 @@ class SparseFile:
             raise ValueError(str(error)) from None
         self.pixel_radius: NDArray[Any] = mask[()].astype(mask.dtype.newbyteorder("="), copy=False)
         """(rows, columns), in the unit of `radius`; NaN where masked."""
-        self.normalization: NDArray[np.float32] | None = None
+        self.normalization = self._optional_image(group, "normalization")
         """(rows, columns): what a pixel of background 1 counts."""
-        if "normalization" in group:
-            stored = _dataset(group, "normalization", "f", 2)
-            if stored.shape != self.shape:
-                raise ValueError(f"normalization {stored.shape} does not fit images {self.shape}")
-            self.normalization = stored.astype(np.float32)[()]
+        self.dark = self._optional_image(group, "dark")
+        """(rows, columns): what it counts besides."""
+
+    def _optional_image(self, group: h5py.Group, name: str) -> NDArray[np.float32] | None:
+        if name not in group:
+            return None
+        stored = _dataset(group, name, "f", 2)
+        if stored.shape != self.shape:
+            raise ValueError(f"{name} {stored.shape} does not fit images {self.shape}")
+        image: NDArray[np.float32] = stored.astype(np.float32)[()]
+        return image
 
     def _read_background(self, group: h5py.Group) -> None:
         self.radius: NDArray[np.float64] | None = None

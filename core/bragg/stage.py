@@ -19,10 +19,13 @@ from ..frame import BadFrame, Encoded, Frame, Series
 from ..geometry import Geometry
 from ..growing import Growing
 from ..marks import as_pixels, marks
+from ..parameters import ParameterError
 from ..preview import OUTPUTS as PREVIEW_OUTPUTS
 from ..preview import Preview, make_preview, no_preview
 from ..stage import Closing, Forwarded, Kind, Output, Row, Settings, Stage, Tree, registry
 from . import file_layout as layout
+from .margin import with_margin
+from .opencl_sparsifier import opencl_sparsifier
 from .parameters import BraggParameters
 from .peaks import Peaks
 from .picking import SparseFrame, Sparsifier, Sparsifying, sparsifier
@@ -112,6 +115,12 @@ class BraggPartial:
     rings: Rings
     dtype: np.dtype[Any]
     """Of the pixels as sent."""
+    parameters: BraggParameters
+
+    @property
+    def constants(self) -> layout.Constants:
+        """What a file says once for all frames."""
+        return layout.Constants(self.parameters, self.rings, self.dtype)
 
     @property
     def kept_bytes(self) -> int:
@@ -142,6 +151,8 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         self._parameters = BraggParameters()
         self._newest: tuple[Frame, BraggPartial] | None = None
         self._preview: Preview | None = None
+        self._first: layout.Constants | None = None
+        """Of the open series' first frame."""
         self._begin(Series(0))
 
     # ------------------------------------------------------------------ frames
@@ -149,12 +160,21 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
     def map(self, frame: Frame, parameters: BraggParameters) -> BraggPartial:
         """Find what stands out of the background of a frame."""
         made = engine(frame, parameters, self.connection.compute)
-        return BraggPartial(made.sparsify(borrow_pixels(frame)), made.rings, frame.dtype)
+        pixels = borrow_pixels(frame, made.lend)
+        try:
+            sparse = made.sparsify(pixels)
+            if parameters.margin:
+                sparse = with_margin(sparse, pixels, made.rings, parameters.margin)
+            return BraggPartial(sparse, made.rings, frame.dtype, parameters)
+        except ValueError as error:
+            raise BadFrame(f"frame {frame.frame_id}: {error}") from None
 
     def reduce(self, frame: Frame, partial: BraggPartial, settings: Settings) -> Row | None:
         """Take note of a frame; return its row, or None where there are too few peaks."""
         sparse, parameters = partial.sparse, settings.parameters
         assert isinstance(parameters, BraggParameters)
+        self._first = self._first or partial.constants
+        self._first.check_same(partial.constants)
         self._newest, self._preview = (frame, partial), None
         peaks = 0 if sparse.peaks is None else len(sparse.peaks)
         self._kept.append(sparse.index.size)
@@ -207,7 +227,17 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         self._series = series
         self._kept, self._peaks = Growing(np.int64), Growing(np.int64)
         self._raw_bytes = self._kept_bytes = self._vetoed = self._beyond = 0
-        self._images_given = False
+        self._first = None
+
+    def accept(self, parameters: BraggParameters) -> None:
+        """Refuse, within a series, what its file says once for all frames."""
+        if self._first is None:
+            return
+        if names := self._first.parameters.other_file(parameters):
+            raise ParameterError(
+                f"{names[0]}: it is the same for all frames of a series; "
+                "stop, or wait for the end of this one"
+            )
 
     def adopt(self, settings: Settings) -> None:
         """Take up new parameters."""
@@ -215,24 +245,20 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         self._parameters, self._preview = settings.parameters, None
 
     def update(self) -> Tree:
-        """Return what the open file needs: the constant images only when it begins."""
-        images, self._images_given = not self._images_given, True
-        return self._tree(images)
+        """Return what the file says once for all frames, as long as there is one frame only."""
+        return self._tree() if len(self._kept) == 1 else {}
 
     def finish(self, series: Series) -> Closing:
         """End a series."""
-        tree = dict(self._tree(not self._images_given))
-        tree["frames/vetoed"] = self._vetoed
-        return Closing(tree=lambda: tree)
+        self._first, vetoed = None, self._vetoed
+        return Closing(tree=lambda: {"frames/vetoed": vetoed})
 
-    def _tree(self, images: bool) -> Tree:
-        if self._newest is None:
+    def _tree(self) -> Tree:
+        if self._first is None:
             return {}
-        parameters, (_, partial) = self._parameters, self._newest
-        of_rings = partial.rings
-        tree = dict(layout.constant_tree(parameters, of_rings.experiment, of_rings, partial.dtype))
-        if images:
-            tree.update(layout.image_tree(parameters, of_rings.experiment, of_rings))
+        parameters, of_rings, dtype = self._first
+        tree = dict(layout.constant_tree(parameters, of_rings.experiment, of_rings, dtype))
+        tree.update(layout.image_tree(parameters, of_rings.experiment, of_rings))
         if parameters.save_source:
             tree.update(layout.source_links(self._series))
         return tree
@@ -334,6 +360,8 @@ def engine(frame: Frame, parameters: BraggParameters, compute: Compute) -> Spars
     try:
         experiment = parameters.setup.experiment(frame.shape)
         of_rings = rings(experiment, parameters.unit, parameters.radial_bins, parameters.limits)
+        if compute.opencl:
+            return opencl_sparsifier(of_rings, parameters.sparsifying, compute)
         return sparsifier(of_rings, parameters.sparsifying)
     except (OSError, ValueError) as error:
         raise BadFrame(str(error)) from None

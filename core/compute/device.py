@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -81,7 +82,8 @@ class Compute:
             for place, device in found.items():
                 if self.number in (None, place) and kind in ("", _kind(device)):
                     return device
-        wanted = f"{self.number[0]},{self.number[1]}" if self.number else self.kind or "device"
+        number = f"{self.number[0]},{self.number[1]}" if self.number else ""
+        wanted = " ".join(filter(None, (self.kind, number))) or "device"
         known = ", ".join(
             f"{platform},{number} {device.name.strip()} ({_kind(device)})"
             for (platform, number), device in found.items()
@@ -102,11 +104,12 @@ def opencl_devices() -> dict[tuple[int, int], Any]:
         platforms = pyopencl.get_platforms()
     except Exception:  # no library, no driver, a broken one: there is none
         return {}
-    return {
-        (platform_number, number): device
-        for platform_number, platform in enumerate(platforms)
-        for number, device in enumerate(platform.get_devices())
-    }
+    found = {}
+    for platform_number, platform in enumerate(platforms):
+        with suppress(Exception):  # a driver without a device says so in its own ways
+            for number, device in enumerate(platform.get_devices()):
+                found[platform_number, number] = device
+    return found
 
 
 def _kind(device: Any) -> str:

@@ -171,10 +171,11 @@ def columns(stage: Stage[Any, Any], row: Row, pixels: np.dtype[Any]) -> tuple[Co
         Type of the frames' pixels: that of events of which the row says nothing.
     """
     tables = [output for output in stage.outputs if output.path and output.kind not in _TEXTS]
+    absent = left_out(stage, row)
     frames = [
         _frame_column(stage, output, row.get(output.name))
         for output in tables
-        if output.record is Record.FRAME
+        if output.record is Record.FRAME and output.name not in absent
     ]
     events: dict[str, list[Column]] = {}
     for output in tables:
@@ -188,6 +189,11 @@ def columns(stage: Stage[Any, Any], row: Row, pixels: np.dtype[Any]) -> tuple[Co
     if not (frames or pointers):
         return tuple(books.values())
     return (*books.values(), FrameColumns(FRAMES, tuple(frames), pointers))
+
+
+def left_out(stage: Stage[Any, Any], row: Row) -> frozenset[str]:
+    """Return the names of optional outputs of which the first row says nothing."""
+    return frozenset(o.name for o in stage.outputs if o.optional and o.name not in row)
 
 
 def _frame_column(stage: Stage[Any, Any], output: Output, value: Any) -> Column:

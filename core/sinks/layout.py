@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def begin_message(
     settings: Settings,
     update: Tree,
     places: Places,
+    left_out: Collection[str] = (),
 ) -> Message:
     """Return the layout of a series' file: `tree`, `blanks` and `grids` of a `begin` message.
 
@@ -76,8 +77,10 @@ def begin_message(
         What `Stage.update` gave at the first frame, without cells.
     places
         Datasets that cells are written to.
+    left_out
+        Names of optional outputs that the file has no tables of.
     """
-    tree, blanks = _outputs(stage, shape, update, places)
+    tree, blanks = _outputs(stage, shape, update, places, left_out)
     entry = stage.entry
     fixed = {
         **_head(stage, series),
@@ -90,8 +93,7 @@ def begin_message(
         f"{entry}/process/{CHANGES}@NX_class": "NXcollection",
     }
     tree = {**fixed, **_group_attributes(stage), **tree}
-    tables = [output.path for output in stage.outputs if output.record in TABLES]
-    paths = (*tree, *blanks, *places.layout, *(f"{entry}/{path}" for path in tables if path))
+    paths = (*tree, *blanks, *places.layout, *_tables(stage, left_out))
     grids = places.layout
     return {"tree": {**_collections(paths, tree), **tree}, "blanks": blanks, "grids": grids}
 
@@ -258,7 +260,11 @@ def _detector(entry: str, series: Series, parameters: Parameters) -> dict[str, A
 
 
 def _outputs(
-    stage: AnyStage, shape: tuple[int, ...], update: Tree, places: Places
+    stage: AnyStage,
+    shape: tuple[int, ...],
+    update: Tree,
+    places: Places,
+    left_out: Collection[str],
 ) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]:
     """Return values and blanks of what is replaced while the file is open, and attributes."""
     tree: dict[str, Any] = {}
@@ -271,7 +277,7 @@ def _outputs(
         else:
             tree[key] = _changeable(key, value)
     for output in stage.outputs:
-        if output.record is Record.NO or not output.path:
+        if output.record is Record.NO or not output.path or output.name in left_out:
             continue
         path = f"{stage.entry}/{output.path}"
         known = path in tree or path in blanks or output.record in TABLES
@@ -298,6 +304,12 @@ def _changeable(key: str, value: Any) -> Any:
     length = SLOTS if names else None
     longest = max(map(len, [value] if isinstance(value, str) else value), default=0)
     return fixed_text(value, max(TEXT_BYTES, 4 * longest), length)
+
+
+def _tables(stage: AnyStage, left_out: Collection[str]) -> list[str]:
+    tables = [output for output in stage.outputs if output.record in TABLES]
+    there = [output.path for output in tables if output.path and output.name not in left_out]
+    return [f"{stage.entry}/{path}" for path in there]
 
 
 def _output_attributes(path: str, output: Output) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..stage import SLOTS, Document, Record, Row, Settings, Stage, Tree
 from . import layout
 from .base import Sink
 from .cells import kept, places, row_size
-from .columns import TABLES, check_tables, columns
+from .columns import TABLES, check_tables, columns, left_out
 from .paths import PathError, Roots, document_path, series_path
 from .process import WriterProcess
 from .room import ALARMING, NOTED, Room
@@ -276,7 +276,13 @@ class NexusWriter(Sink):
             return None
         sheet.place, self._folder = Place.FOUND, path.parent
         parts = layout.begin_message(
-            self._stage, sheet.series, sheet.shape, settings, update, sheet.places
+            self._stage,
+            sheet.series,
+            sheet.shape,
+            settings,
+            update,
+            sheet.places,
+            left_out(self._stage, row),
         )
         parts["tree"].update(layout.raw_link(sheet.entry, sheet.series, path))
         return {

@@ -135,10 +135,11 @@ class Measurement:
         return remaining_seconds(list(self._times), frames)
 
     def sentences(self) -> list[str]:
-        """Return what happened to frames that are not in the map."""
+        """Return what happened to frames that are not in the map, or replaced others."""
         rotations, translations = self.placing.grid.shape
         shape = f"{rotations} x {translations} positions"
-        said = {
+        said: dict[Missed | Added, str] = {
+            Added.AGAIN: "frames were taken at positions measured before: the newest count",
             Missed.EXTRA: f"frames came after the last of {shape}: they are not in the map",
             Missed.OFF_GRID: f"frames were taken beside the grid of {shape}: they are not in the "
             "map; see rotation_range, translation_range and position_tolerance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import Enum
 from functools import cached_property
@@ -209,6 +210,11 @@ class DiffTomoParameters(AzimuthalParameters):
     def arrangement(self) -> tuple[Any, ...]:
         """What the place of a frame depends on."""
         return self.grid, self.place_by, self.motors
+
+    @property
+    def identity(self) -> str:
+        """What a map depends on, as text: the same for the same map."""
+        return json.dumps([self.meaning, repr(self.arrangement)], default=str)
 
     @property
     def meaning(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..azimuthal.integration import Integrator, Pattern1D
 from ..azimuthal.once import built_once
 from ..azimuthal.splitting import Split
 from ..azimuthal.units import Unit
+from ..compute.device import CPU, Compute
 from ..frame import BadFrame, Frame
 from ..geometry import Geometry
 from ..marks import as_pixels
@@ -45,7 +46,7 @@ class Profiles:
     no plain mean of the other.
     """
 
-    def __init__(self, experiment: Experiment, bins: Bins) -> None:
+    def __init__(self, experiment: Experiment, bins: Bins, compute: Compute = CPU) -> None:
         model = parse_error_model(bins.error_model)
         self.configuration = json.dumps(experiment.configuration)
         """Geometry and corrections, as JSON."""
@@ -57,6 +58,7 @@ class Profiles:
             bins.azimuth_range,
             bins.split,
             model,
+            compute,
         )
         self._cake: CakeIntegrator | None = None
         self.radial: NDArray[np.float64] = self._pattern.radial
@@ -71,6 +73,7 @@ class Profiles:
                 bins.azimuth_range,
                 bins.split,
                 model,
+                compute,
             )
             self.azimuthal = self._cake.azimuthal
 
@@ -82,7 +85,7 @@ class Profiles:
         BadFrame
             If its pixels cannot be used.
         """
-        pixels = as_pixels(borrow_pixels(frame))
+        pixels = as_pixels(borrow_pixels(frame, self._pattern.lend))
         try:
             pattern = _profile(self._pattern.integrate(pixels))
             cake = None if self._cake is None else _profile(self._cake.integrate(pixels))
@@ -98,9 +101,9 @@ def _profile(found: Pattern1D | Cake) -> Profile:
 
 
 @built_once(maxsize=4)
-def profiles(experiment: Experiment, bins: Bins) -> Profiles:
-    """Return what makes patterns; the same again for the same experiment and bins."""
-    return Profiles(experiment, bins)
+def profiles(experiment: Experiment, bins: Bins, compute: Compute = CPU) -> Profiles:
+    """Return what makes patterns; the same again for the same experiment, bins and device."""
+    return Profiles(experiment, bins, compute)
 
 
 def warm_up() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compute.device import Compute
 from ..frame import BadFrame, Frame, Series
 from ..parameters import ParameterError
 from ..positions import Position, ScanBooks, ScanEnd
@@ -69,6 +69,8 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         self._joins = False
         """Whether it is open if the series goes on in the map that is there."""
         self._frames = 0
+        self._ended = False
+        """Whether the series is over."""
         self._file_form: tuple[Any, ...] | None = None
 
     def _placing(self) -> Placing:
@@ -79,7 +81,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
 
     def map(self, frame: Frame, parameters: DiffTomoParameters) -> Reduced:
         """Integrate one frame."""
-        return _profiles(frame.shape, parameters).reduce(frame)
+        return _profiles(frame.shape, parameters, self.connection.compute).reduce(frame)
 
     def reduce(self, frame: Frame, partial: Reduced, settings: Settings) -> Row:
         """Put one frame in its place."""
@@ -105,7 +107,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         asked, tomogram = self._parameters, self._now.tomogram
         if shape == self._frame_shape and tomogram is not None:
             return
-        bins = _profiles(shape, asked)
+        bins = _profiles(shape, asked, self.connection.compute)
         if tomogram is not None and not np.array_equal(tomogram.radial, bins.radial):
             self._empty("the radial axis of the frames")
         self._frame_shape = shape
@@ -128,6 +130,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
             self.adopt(settings)
         self._series, self._frames, self._file_form = series, 0, None
         self._offset_problem = self._note = ""
+        self._ended = False
         self._joins = series.joined_late and not self._parameters.continue_scan
         if not self._joins:
             self._begin_map(self._now if self._parameters.continue_scan else None)
@@ -158,6 +161,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
     def finish(self, series: Series) -> Closing:
         """End a series; its file gets what is left when its positions are in."""
         now, parameters, form = self._now, self._parameters, self._file_form
+        self._ended = True
         now.place_waiting(now=True)
         if self._frames == now.counts[Missed.SKIPPED] and not self._joins:
             try:
@@ -275,7 +279,9 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
 
     def status(self) -> list[str]:
         """Return what an operator should know."""
-        notes = self._now.sentences()
+        now, notes = self._now, self._now.sentences()
+        if self._ended and now.missing:
+            notes.append(f"{now.missing} of {now.placing.grid.points} positions were not measured")
         if self._note:
             notes.append(self._note)
         if not self._parameters.poni_file:
@@ -349,7 +355,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
             return None
         return {
             **{f"{STATE}{name}": value for name, value in tree.items()},
-            f"{STATE}of": self._of(),
+            f"{STATE}of": self._parameters.identity,
         }
 
     def restore(self, tree: Tree) -> None:
@@ -361,7 +367,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
             If it was made with other parameters.
         """
         entries = {k.removeprefix(STATE): v for k, v in tree.items() if k.startswith(STATE)}
-        if entries.get("of") != self._of():
+        if entries.get("of") != self._parameters.identity:
             raise ValueError("the map in the checkpoint was made with other parameters")
         restored = Measurement(self._placing())
         restored.restore(entries, self._parameters.errors)
@@ -369,12 +375,8 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         restored.tomogram.choose(self._parameters.ranges, self._parameters.subtract_background)
         self._now, self._stale = restored, True
 
-    def _of(self) -> str:
-        asked = self._parameters
-        return json.dumps([asked.meaning, repr(asked.arrangement)], default=str)
 
-
-def _profiles(shape: tuple[int, ...], parameters: DiffTomoParameters) -> Profiles:
+def _profiles(shape: tuple[int, ...], parameters: DiffTomoParameters, compute: Compute) -> Profiles:
     """Return what makes patterns of frames of this shape.
 
     Raises
@@ -387,7 +389,7 @@ def _profiles(shape: tuple[int, ...], parameters: DiffTomoParameters) -> Profile
     known = parameters.profiles
     if shape not in known:
         try:
-            known[shape] = profiles(parameters.setup.experiment(shape), parameters.bins)
+            known[shape] = profiles(parameters.setup.experiment(shape), parameters.bins, compute)
         except ValueError as error:
             raise BadFrame(str(error)) from None
     return known[shape]

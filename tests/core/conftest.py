@@ -1,4 +1,4 @@
-"""What tests of core share: a thread that reads a source, and bitshuffle-LZ4 data."""
+"""What tests of core share: a thread that reads a source, bitshuffle-LZ4 data, an OpenCL device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ronda.core.compute.device import Compute, opencl_devices
 from ronda.core.sources import Event, Source
 
 
@@ -70,3 +71,11 @@ def bslz4() -> Callable[[NDArray[Any]], bytes]:
 def poisson() -> NDArray[np.uint16]:
     """Return a small image that compresses well, (60, 130)."""
     return np.random.default_rng(1).poisson(2, (60, 130)).astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def opencl() -> Compute:
+    """Return the choice of an OpenCL device; the one that every computer can have is PoCL."""
+    if not opencl_devices():
+        pytest.skip("OpenCL has no device here")
+    return Compute(opencl=True)

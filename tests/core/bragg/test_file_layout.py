@@ -1,0 +1,227 @@
+"""The file of sparse frames: pyFAI's layout, whole at any time, read by fabio and by us."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fabio
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ronda.core.bragg.densify import Densifier
+from ronda.core.bragg.sparse_file import SparseFile
+from ronda.core.bragg.stage import BraggStage
+from ronda.core.frame import Frame, SeriesEnd
+from ronda.core.sinks.nexus import NexusWriter
+from ronda.core.sources.files import FilesSource
+from ronda.tests.core.bragg.crystal import (
+    SHAPE,
+    Crystal,
+    bench,
+    dense,
+    make_crystal,
+    write_sparse,
+)
+from ronda.tests.core.images.bench import Camera, Script, make_runner
+
+PLACE = "entry_0000/sparse_frames"
+
+
+@pytest.fixture(scope="module")
+def crystal(tmp_path_factory: pytest.TempPathFactory) -> Crystal:
+    return make_crystal(tmp_path_factory.mktemp("crystal"))
+
+
+def tree_of(path: Path) -> dict[str, Any]:
+    """Return dtype, axes and names of attributes of everything below the entry."""
+    found: dict[str, Any] = {}
+
+    def look(name: str, item: Any) -> None:
+        for attribute in item.attrs:
+            found[f"{name}@{attribute}"] = None
+        if isinstance(item, h5py.Dataset):
+            found[name] = (item.dtype.kind, item.dtype.itemsize, item.ndim)
+
+    with h5py.File(path) as file:
+        entry = file["entry_0000"]
+        for name in entry.attrs:
+            found[f"@{name}"] = None
+        entry.visititems(look)
+        for name in ("errors",):
+            found[f"link {name}"] = (
+                entry[f"sparse_frames/{name}"] == entry["sparse_frames/background_std"]
+            )
+    return found
+
+
+WIDER = {"sparse_frames/frame_ptr": 8}
+"""frame_ptr is uint64 here: pyFAI's overflows at 2^32 pixels."""
+THEIRS_ONLY = {"sparsify/argv", "sparsify/cwd", "sparsify/date"}
+"""What `process` and `start_time` say in our files."""
+OTHER_TYPE = {"sparse_frames/normalization", "sparse_frames/mask", "sparse_frames/dummy"}
+"""Images in single precision; a number that is always a float."""
+
+
+def test_the_file_has_what_pyfais_has(crystal: Crystal, tmp_path: Path) -> None:
+    save_sparse = pytest.importorskip("pyFAI.io.sparse_frame").save_sparse
+    from pyFAI.containers import SparseFrame
+    from pyFAI.units import to_unit
+
+    runs = bench(crystal, solid_angle=True, peak_finder="patch")
+    row = runs.frame(crystal.frames[0], "u4")
+    rings = runs.stage.map(Frame(runs.series, 1, crystal.frames[0]), runs.parameters).rings
+    theirs = SparseFrame(row["sparse_index"], row["sparse_intensity"])
+    theirs._mask, theirs._radius = rings.radius, rings.centres
+    theirs._background_avg = row["sparse_background_avg"]
+    theirs._background_std = row["sparse_background_std"]
+    theirs._unit = to_unit("r_m")
+    names = ("intensity", "pos0", "pos1", "sigma")
+    theirs._peaks = np.zeros(3, [(name, "f4") for name in names])
+    theirs._peaks["sigma"] = 1
+    extra = {"correctSolidAngle": True, "polarization_factor": None}
+    integrator = rings.experiment.new_integrator()
+    save_sparse(str(tmp_path / "theirs.h5"), [theirs], ai=integrator, extra=extra)
+    write_sparse(
+        tmp_path / "ours.h5", crystal.frames[:1], **crystal.settings, solid_angle=True,
+        peak_finder="patch",
+    )  # fmt: skip
+    wanted, there = tree_of(tmp_path / "theirs.h5"), tree_of(tmp_path / "ours.h5")
+    missing = {name for name in wanted if name not in there}
+    assert {name.partition("@")[0] for name in missing} - {"peaks/nPeaks"} <= THEIRS_ONLY
+    assert there["link errors"]
+    for name, form in wanted.items():
+        if not isinstance(form, tuple) or name in THEIRS_ONLY or form[0] in "OS":
+            continue
+        kind, size, axes = there[name]
+        assert (kind, axes) == (form[0], form[2]) or name in OTHER_TYPE, name
+        assert size == WIDER.get(name, form[1]) or name in OTHER_TYPE, name
+    with h5py.File(tmp_path / "theirs.h5") as one, h5py.File(tmp_path / "ours.h5") as other:
+        assert other.attrs["creator"].startswith("pyFAI")
+        assert one.attrs["default"] == other.attrs["default"]
+        for name in ("index", "intensity", "frame_ptr", "radius", "background_avg", "dummy"):
+            np.testing.assert_array_equal(one[PLACE][name][()], other[PLACE][name][()])
+        for name in ("radius", "mask"):
+            assert one[PLACE][name].attrs["unit"] == other[PLACE][name].attrs["unit"]
+        np.testing.assert_allclose(
+            other[f"{PLACE}/normalization"], one[f"{PLACE}/normalization"], atol=2**-16
+        )
+        place = "entry_0000/beamline/Detector"
+        for name in ("distance", "x_pixel_size", "beam_center_x", "beam_center_y"):
+            assert other[place][name][()] == pytest.approx(one[place][name][()], abs=1e-6)
+            assert other[place][name].attrs["units"] == one[place][name].attrs["units"]
+
+
+def test_fabio_densifies_what_we_write(crystal: Crystal, tmp_path: Path) -> None:
+    path = tmp_path / "ours.h5"
+    write_sparse(path, crystal.frames[:3], **crystal.settings)
+    ours = dense(path)
+    with SparseFile(path) as sparse:
+        assert sparse.radius is not None
+        outside = sparse.pixel_radius >= sparse.radius[0]  # fabio has 0 within the first ring
+    with fabio.open(str(path)) as file:
+        assert type(file).__name__ == "SparseImage"
+        assert file.nframes == 3
+        for number, image in enumerate(ours):
+            theirs = file.getframe(number).data
+            assert theirs.dtype == image.dtype
+            far = abs(theirs.astype(int) - image)[outside]
+            assert far.max() <= 1  # half counts, rounded
+            assert (far > 0).mean() < 1e-3
+
+
+def test_the_images_in_the_file_are_rounded_less_than_shows(
+    crystal: Crystal, tmp_path: Path
+) -> None:
+    path = tmp_path / "ours.h5"
+    write_sparse(path, crystal.frames[:1], **crystal.settings, solid_angle=True)
+    runs = bench(crystal, solid_angle=True)
+    rings = runs.stage.map(Frame(runs.series, 0, crystal.frames[0]), runs.parameters).rings
+    with SparseFile(path) as file:
+        assert abs(file.pixel_radius - rings.radius).max() <= rings.width / 1024
+        assert rings.experiment.normalization is not None
+        assert file.normalization is not None
+        assert abs(file.normalization - rings.experiment.normalization).max() <= 2**-17
+
+
+def test_beamline_detector_and_settings_are_named_in_the_file(
+    crystal: Crystal, tmp_path: Path
+) -> None:
+    path = tmp_path / "named.h5"
+    write_sparse(path, crystal.frames[:1], **crystal.settings, beamline="ID29", cutoff_pick=4.5)
+    with h5py.File(path) as file:
+        entry = file["entry_0000"]
+        assert entry["ID29"].attrs["NX_class"] == "NXinstrument"
+        assert "beamline" not in entry
+        stored = json.loads(entry["sparsify/configuration/data"].asstr()[()])
+        assert stored["sparsify"]["cutoff_pick"] == 4.5
+        assert stored["geometry"]["setup"]["poni_file"] == crystal.poni
+    with SparseFile(path) as sparse:
+        assert sparse.instrument.distance == pytest.approx(0.15 * SHAPE[0] / 2167, rel=1e-6)
+        assert sparse.instrument.wavelength == pytest.approx(12.398419843e-10 / 12.66, rel=1e-6)
+
+
+def test_sources_are_named_and_linked_where_they_are_hdf5(crystal: Crystal, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["data"] = np.array(crystal.frames[:2])
+    fabio.edfimage.EdfImage(crystal.frames[2]).write(str(tmp_path / "raw.edf"))
+    names = [f"{tmp_path}/raw.h5::/data", f"{tmp_path}/raw.edf"]
+    stage, writer = BraggStage(), NexusWriter(output_file=tmp_path / "out.h5")
+    runner = make_runner(stage, sinks=[writer], **crystal.settings, save_source=True)
+    runner.start(lambda: FilesSource(names))
+    runner.wait()
+    assert runner.ledger.counts.reduced == 3
+    runner.close()
+    with h5py.File(tmp_path / "out.h5") as file:
+        entry = file["entry_0000"]
+        assert entry["sparsify/source"].asstr()[()].tolist() == names
+        assert list(entry["data"]) == ["data_0001"]
+        np.testing.assert_array_equal(entry["data/data_0001"], crystal.frames[:2])
+
+
+def test_a_reader_finds_whole_frames_while_the_file_grows(crystal: Crystal, tmp_path: Path) -> None:
+    path, camera = tmp_path / "growing.h5", Camera()
+    stage, writer = BraggStage(), NexusWriter(output_file=path)
+    runner = make_runner(stage, sinks=[writer], **crystal.settings)
+    seen: list[list[NDArray[Any]]] = []
+
+    def look() -> None:
+        wanted = 4 * (len(seen) + 1)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with suppress(OSError), SparseFile(path) as file:  # OSError: not open to readers yet
+                if file.count >= wanted:
+                    made = Densifier(file)
+                    seen.append([made.image(f) for f in file.frames(range(file.count))])
+                    return
+            time.sleep(0.05)
+
+    steps: list[Any] = [camera.start]
+    for first in (0, 4):
+        steps += [*camera.frames(*crystal.frames[first : first + 4]), look]
+    runner.start(lambda: Script([*steps, SeriesEnd(camera.series)]))
+    runner.wait()
+    runner.close()
+    assert [len(frames) for frames in seen] == [4, 8]
+    np.testing.assert_array_equal(seen[1][:4], seen[0])
+    np.testing.assert_array_equal(dense(path), seen[1])
+
+
+def test_each_series_has_its_own_images_and_counts(crystal: Crystal, tmp_path: Path) -> None:
+    stage = BraggStage()
+    writer = NexusWriter(tmp_path)
+    runner = make_runner(stage, sinks=[writer], **crystal.settings)
+    steps: list[Any] = []
+    for number in (1, 2):
+        camera = Camera(f"scan-{number}_eiger.h5")
+        steps += [camera.start, *camera.frames(*crystal.frames[:number]), SeriesEnd(camera.series)]
+        time.sleep(0.002)
+    runner.start(lambda: Script(steps))
+    runner.wait()
+    runner.close()
+    files = sorted(tmp_path.rglob("*.h5"))
+    assert [len(dense(path)) for path in files] == [1, 2]
