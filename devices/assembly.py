@@ -16,7 +16,7 @@ from ..core.sinks.base import Sink
 from ..core.sinks.checkpoint import load_checkpoint
 from ..core.sinks.nexus import NexusWriter
 from ..core.sinks.publisher import Publisher
-from ..core.stage import Stage
+from ..core.stage import Settings, Stage
 from .keeping import FolderError, FolderInUse, StateFolder
 from .registration import PLACEHOLDER
 
@@ -95,6 +95,7 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
     parameters: Parameters = stage_class.Parameters().guarded(properties.fence(folder))
     if folder:
         parameters, problems["parameters"] = folder.load(parameters)
+        stage.adopt(Settings(0, parameters))  # a checkpoint may only fit its own parameters
         problems["checkpoint"] = _restore(stage, folder)
     fault = properties.fault() or fault
     sinks: list[Sink] = []

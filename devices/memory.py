@@ -20,9 +20,14 @@ LARGE = 128 << 20
 
 
 def keep_for_frames() -> None:
-    """Have free memory kept; call it before threads are started. Other libraries do as they do."""
+    """Have free memory kept; call it before threads are started. Other libraries do as they do.
+
+    What is free before (what setting up took) is given back.
+    """
     with suppress(AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        mallopt = library.mallopt
         mallopt(ARENA_MAX, 1)  # those of threads cannot keep pieces of this size
         mallopt(MMAP_THRESHOLD, LARGE)
         mallopt(TRIM_THRESHOLD, KEPT)

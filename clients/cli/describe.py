@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import yaml
@@ -146,6 +146,8 @@ def type_text(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(type_text(part) for part in arguments)
+    if origin is Annotated:
+        return type_text(arguments[0])
     if origin is Literal:
         return "one of " + ", ".join(str(value) for value in arguments)
     if origin in (list, tuple):

@@ -31,6 +31,14 @@ def diff_tomo(
         Path, typer.Option("-o", "--output", help="The HDF5 file to write.", dir_okay=False)
     ] = OUTPUT,
     force: options.Force = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an output that was left unfinished: frames that it holds are not "
+            "integrated again. It stays as it is until the new one is whole.",
+        ),
+    ] = False,
     prefix: Annotated[
         str,
         typer.Option(
@@ -73,12 +81,18 @@ def diff_tomo(
     ] = False,
     fast: Annotated[
         str,
-        typer.Option(help="The fast axis: translation or rotation.", rich_help_panel=SCAN),
+        typer.Option(
+            help="The fast axis: translation or rotation.",
+            autocompletion=options.offer("translation", "rotation"),
+            rich_help_panel=SCAN,
+        ),
     ] = "translation",
     slow_axis: Annotated[
         str,
         typer.Option(
-            help="What -r counts: rotation, or translation (a plain map).", rich_help_panel=SCAN
+            help="What -r counts: rotation, or translation (a plain map).",
+            autocompletion=options.offer("rotation", "translation"),
+            rich_help_panel=SCAN,
         ),
     ] = "rotation",
     rotation_range: Annotated[
@@ -157,7 +171,8 @@ def diff_tomo(
     unit: Annotated[
         str,
         typer.Option(
-            help="Unit of the radial axis: 2th_deg, 2th_rad, q_nm^-1, q_A^-1, r_mm or r_m.",
+            help=f"Unit of the radial axis: {', '.join(options.UNITS)}.",
+            autocompletion=options.offer(*options.UNITS),
             rich_help_panel=RESULT,
         ),
     ] = "2th_deg",
@@ -182,6 +197,7 @@ def diff_tomo(
         str,
         typer.Option(
             help="How a pixel is shared by the points that it touches: bbox or no.",
+            autocompletion=options.offer("bbox", "no"),
             rich_help_panel=RESULT,
         ),
     ] = "bbox",
@@ -189,6 +205,7 @@ def diff_tomo(
         str,
         typer.Option(
             help="none, poisson, poisson-classic, azimuthal, hybrid or a formula as '5*I+8'.",
+            autocompletion=options.offer("none", *options.ERROR_MODELS),
             rich_help_panel=RESULT,
         ),
     ] = "none",
@@ -273,9 +290,10 @@ def diff_tomo(
             darks=tuple(dark or ()),
             flats=tuple(flat or ()),
             positions=positions,
-            compute=options.compute(None, "gpu" if gpu else "all", None),
+            compute=options.compute(None, "gpu" if gpu else "all"),
             workers=workers,
             force=force,
+            resume=resume,
             verbose=verbose,
             stats=stats,
         ).run()

@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Live reduction of X-ray detector frames, as Tango devices and offline.",
     epilog="Start with: ronda stages; ronda describe pilatus; ronda demo",
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...core import simulation  # noqa: F401  (makes the scheme simulated: known)
 from ...core.history import difference
 from ...core.parameters import ParameterError, Parameters, load_yaml, parse_assignments
 from ...core.sources import open_source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,20 @@ from ... import __version__
 from ...core.compute.device import Compute
 
 SETUP, COMPUTE, TALK = "Experimental setup", "Where it is computed", "What is said"
+
+
+UNITS = ("q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm", "r_m")
+ERROR_MODELS = ("poisson", "poisson-classic", "azimuthal", "hybrid")
+DEVICE_TYPES = ("all", "cpu", "gpu", "acc")
+
+
+def offer(*words: str) -> Callable[[str], list[str]]:
+    """Return what the shell offers after TAB: the words that begin with what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,7 +111,9 @@ DeviceType = Annotated[
     str,
     typer.Option(
         help="[bold]gpu[/bold] or [bold]acc[/bold]: the first OpenCL device of that kind; "
-        "[bold]cpu[/bold] or [bold]all[/bold]: the CPU, by Numba.",
+        "[bold]cpu[/bold] or [bold]all[/bold]: the CPU, by Numba, which needs no OpenCL. "
+        "With --device only that device, which must be of this kind.",
+        autocompletion=offer(*DEVICE_TYPES),
         rich_help_panel=COMPUTE,
     ),
 ]
@@ -156,7 +173,12 @@ def experiment(
     }
 
 
-def compute(device: tuple[int, int] | None, device_type: str, workgroup: int | None) -> Compute:
+def compute(
+    device: tuple[int, int] | None,
+    device_type: str,
+    workgroup: int | None = None,
+    profile: bool = False,
+) -> Compute:
     """Return where these options have it computed; what is not there is told of at once.
 
     Raises
@@ -165,8 +187,8 @@ def compute(device: tuple[int, int] | None, device_type: str, workgroup: int | N
         In one sentence, if there is no such device.
     """
     kind = device_type.lower()
-    if kind not in ("all", "cpu", "gpu", "acc"):
-        raise ValueError(f"--device-type {device_type!r} is none of cpu, gpu, acc and all")
+    if kind not in DEVICE_TYPES:
+        raise ValueError(f"--device-type {device_type!r} is none of {', '.join(DEVICE_TYPES)}")
     if device is None and kind in ("all", "cpu"):
         return Compute()
     chosen = Compute(
@@ -174,6 +196,7 @@ def compute(device: tuple[int, int] | None, device_type: str, workgroup: int | N
         kind="" if kind == "all" else kind,
         number=device,
         workgroup=workgroup,
+        profile=profile,
     )
     chosen.device()
     return chosen

@@ -9,8 +9,9 @@ import typer
 
 from . import options
 
-SUFFIX = "_sparse.h5"
-"""What follows the first image's name in the output's, where none is given."""
+BASENAME, SUFFIX = "{basename}", "_sparse.h5"
+"""What stands for the first image's name in the output's; what follows it where none is given."""
+FINDERS = ("none", "patch", "peakfinder8")
 MAIN, SETUP, CLIPPING, PEAKS, COMPUTE = (
     "Main arguments",
     "Experimental setup",
@@ -27,8 +28,9 @@ def sparsify_bragg(
         typer.Option(
             "-o",
             "--output",
-            help="The HDF5 file to write; by default the first image's name with "
-            f"[bold]{SUFFIX}[/bold], in this folder.",
+            help="The HDF5 file to write; by default "
+            f"[bold]{BASENAME}{SUFFIX}[/bold] in this folder. [bold]{BASENAME}[/bold] stands for "
+            "the name of the first image.",
             show_default=False,
             dir_okay=False,
             rich_help_panel=MAIN,
@@ -38,14 +40,15 @@ def sparsify_bragg(
         bool,
         typer.Option(
             "--save-source",
-            help="Link the files that were read, and keep their names.",
+            help="Keep the names of the files that were read, and links to them.",
             rich_help_panel=MAIN,
         ),
     ] = False,
     cxi: Annotated[
         Path | None,
         typer.Option(
-            help="Write the peaks to this CXI file as well, for CrystFEL.",
+            help="Write the peaks to this CXI file as well, for CrystFEL: with links to the "
+            "images where these are stacks in HDF5, and its geometry beside (.geom).",
             show_default=False,
             dir_okay=False,
             rich_help_panel=MAIN,
@@ -64,7 +67,8 @@ def sparsify_bragg(
         tuple[float, float] | None,
         typer.Option(
             metavar="LOW HIGH",
-            help="Radii that are looked at, in [bold]--unit[/bold]; by default all.",
+            help="Radii that are looked at, in [bold]--unit[/bold] (not in pixels, and in m for "
+            "r_m); by default all.",
             show_default=False,
             rich_help_panel=SETUP,
         ),
@@ -76,7 +80,7 @@ def sparsify_bragg(
             "-A",
             "--solidangle",
             help="Correct for the solid angle of a pixel (matters if the detector is not mounted "
-            "normally to the beam).",
+            "normally to the beam); by default not.",
             rich_help_panel=SETUP,
         ),
     ] = False,
@@ -86,7 +90,8 @@ def sparsify_bragg(
     unit: Annotated[
         str,
         typer.Option(
-            help="Unit of the radius: q_nm^-1, q_A^-1, 2th_deg, 2th_rad, r_mm or r_m.",
+            help=f"Unit of the radius: {', '.join(options.UNITS)}.",
+            autocompletion=options.offer(*options.UNITS),
             rich_help_panel=CLIPPING,
         ),
     ] = "r_m",
@@ -98,8 +103,8 @@ def sparsify_bragg(
         float,
         typer.Option(
             min=0.0,
-            help="Deviations from which on a pixel is clipped; Chauvenet's criterion where that "
-            "has more.",
+            help="Deviations from which on a pixel is clipped; never fewer than Chauvenet's "
+            "criterion has for the ring, which 0 leaves alone to decide.",
             rich_help_panel=CLIPPING,
         ),
     ] = 0.0,
@@ -110,11 +115,23 @@ def sparsify_bragg(
             rich_help_panel=CLIPPING,
         ),
     ] = 3.0,
+    margin: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10,
+            help="Rows and columns around each kept pixel that are kept with it: 1 or 2 keep the "
+            "skirts of spots.",
+            rich_help_panel=CLIPPING,
+        ),
+    ] = 0,
     error_model: Annotated[
         str,
         typer.Option(
-            help="poisson, poisson-classic (pyFAI's), azimuthal, hybrid, or the variance of a "
-            "pixel of I counts as a formula: '5*I+8'.",
+            help="poisson (with the right threshold at low counts), poisson-classic (as pyFAI's "
+            "poisson), azimuthal, hybrid, or the variance of a pixel of I counts as a formula: "
+            "'5*I+8'.",
+            autocompletion=options.offer(*options.ERROR_MODELS),
             rich_help_panel=CLIPPING,
         ),
     ] = "poisson",
@@ -145,6 +162,7 @@ def sparsify_bragg(
         str | None,
         typer.Option(
             help="none, patch (pyFAI's, by default with --cutoff-peak) or peakfinder8 (Cheetah's).",
+            autocompletion=options.offer(*FINDERS),
             show_default=False,
             rich_help_panel=PEAKS,
         ),
@@ -185,6 +203,7 @@ def sparsify_bragg(
         "cycles": cycle,
         "cutoff_clip": cutoff_clip,
         "cutoff_pick": cutoff_pick,
+        "margin": margin,
         "error_model": error_model,
         "noise": noise,
         "peak_finder": finder,
@@ -203,7 +222,7 @@ def sparsify_bragg(
             images=images,
             output=output,
             changes=changes,
-            compute=options.compute(device, device_type, workgroup),
+            compute=options.compute(device, device_type, workgroup, profile),
             workers=workers,
             force=force,
             cxi=cxi,

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...core.compute.device import Compute
-from ...core.sources import open_source
-from ...core.sources.files import FilesSource, matching
+from ...core.frame import Frame
+from ...core.sources import Event, Source, open_source
+from ...core.sources.files import SOURCE_FILES, FilesSource, matching
+from ...core.stage import Row
+from ...core.tomography.map_file import StoredMap, read_map
 from ...core.tomography.parameters import DiffTomoParameters
 from ...core.tomography.profiles import profiles
 from ...core.tomography.stage import DiffTomoStage
-from .reducing import Work, check_output, first_frame, reduce_to_file
+from .reducing import (
+    Passing,
+    Work,
+    check_output,
+    draft_of,
+    first_frame,
+    queue_of,
+    reduce_to_file,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Integration:
     compute: Compute
     workers: int
     force: bool
+    resume: bool
     verbose: bool
     stats: bool
 
@@ -54,16 +67,23 @@ class Integration:
         }
         parameters = DiffTomoParameters().changed(changes)
         names = self.names()
-        check_output(self.output, self.force)
+        if self.resume and (self.force or self.positions):
+            other = "--force" if self.force else "--positions"
+            raise ValueError(f"--resume and {other} do not go together: leave out one")
+        check_output(self.output, self.force or self.resume, names)
+        if self.stats:
+            check_output(self.picture, True, names)
         self._check_length(parameters, names)
-        frame = first_frame(FilesSource(names))
-        profiles(parameters.setup.experiment(frame.shape), parameters.bins)
         if self.positions:
             open_source(self.positions).close()
+        frame = first_frame(FilesSource(names))
+        stored = self._stored(parameters, frame)
         work = Work(
             stage=DiffTomoStage(),
-            parameters=parameters,
-            source=partial(FilesSource, names),
+            parameters=parameters
+            if stored is None
+            else parameters.changed({"continue_scan": True}),
+            source=partial(_left, names, stored),
             output=self.output,
             said=f"ronda diff_tomo: {json.dumps(changes, default=str)}",
             positions=partial(open_source, self.positions) if self.positions else None,
@@ -72,9 +92,45 @@ class Integration:
             quiet=not self.verbose,
             compute=self.compute,
             verbosity=logging.INFO if self.verbose else logging.WARNING,
-            picture=self.output.with_name(f"{self.output.stem}_stats.png") if self.stats else None,
+            tell=_tell,
+            queue_bytes=queue_of(frame, self.workers),
+            state=None if stored is None else stored.state,
+            picture=self.picture if self.stats else None,
         )
         return reduce_to_file(work)
+
+    @property
+    def picture(self) -> Path:
+        """Where the statistics are drawn."""
+        return self.output.with_name(f"{self.output.stem}_stats.png")
+
+    def _stored(self, parameters: DiffTomoParameters, first: Frame) -> StoredMap | None:
+        """Return the map to go on with; None: it begins.
+
+        What a run that was killed wrote beside the output, and holds more, takes its
+        place first.
+        """
+        experiment = parameters.setup.experiment(first.shape)
+        made = profiles(experiment, parameters.bins, self.compute)
+        experiment.integrator.reset()  # forgets what the matrix was made of: 66 bytes a pixel
+        if not self.resume:
+            return None
+        files = first.series.metadata[SOURCE_FILES]
+        read = partial(read_map, parameters=parameters, made=made, files=files)
+        draft = draft_of(self.output)
+        stored = None
+        if self.output.exists():
+            try:
+                stored = read(self.output)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{error}; --force begins anew") from None
+        if draft.exists():
+            with suppress(OSError, ValueError):
+                newer = read(draft)
+                if stored is None or len(newer.done) > len(stored.done):
+                    draft.replace(self.output)
+                    return newer
+        return stored
 
     def names(self) -> list[str]:
         """Return the files to read.
@@ -104,6 +160,30 @@ class Integration:
         """Refuse an offset that leaves out every frame."""
         if self.positions is None:
             parameters.grid.check_length(FilesSource(names).count())
+
+
+def _left(names: Sequence[str], stored: StoredMap | None) -> Source:
+    """Return the source of the frames that are left to be done."""
+    source = FilesSource(names)
+    if stored is None:
+        return source
+    done = stored.done
+
+    def left(events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            if not (isinstance(event, Frame) and event.frame_id in done):
+                yield event
+
+    return Passing(source, left, len(done))
+
+
+def _tell(row: Row) -> str:
+    """Say where a frame, or those whose places became known with it, was put."""
+    places = [
+        f"rotation {place.index[0]}, translation {place.index[1]} (frame {place.value})"
+        for place in row.get("frame_map", ())
+    ]
+    return "; ".join(places) or "no place in the map (yet)"
 
 
 def _listed(texts: Iterable[str]) -> list[str]:

@@ -227,7 +227,7 @@ def test_a_demo_whose_ledger_does_not_hold_fails(received: int, reduced: int, qu
 
 
 def test_every_set_up_that_ships_can_be_read() -> None:
-    for name in ("demo", "femtomax"):
+    for name in ("demo", "femtomax", "diffraction"):
         path = config_path(name)
         assert read_config(path, dict.fromkeys(placeholders(path), "x"))
 

@@ -1,0 +1,572 @@
+"""`ronda diff_tomo` puts each frame in its place, goes on after a stop, and is quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fabio
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ronda.clients.cli import tomography
+from ronda.clients.cli.main import main
+from ronda.core.frame import Frame, Series
+from ronda.core.tomography.parameters import DiffTomoParameters
+from ronda.core.tomography.profiles import Profiles, profiles
+from ronda.tests.clients.test_cli_sparsify import options_of
+from ronda.tests.core.tomography.phantom import SIDE, flat, write_poni
+from ronda.tests.waiting import wait_for
+
+Said = Callable[..., tuple[int, str, str]]
+RONDA = (sys.executable, "-m", "ronda.clients.cli.main")
+RESULT = "entry_0000/pyFAI/result"
+BINS = ("-c", "30")
+NaN = np.nan
+
+
+@pytest.fixture
+def said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Said:
+    """Return a function that integrates in a folder of its own: status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    write_poni(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main(["diff_tomo", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def write_edf(name: str, image: NDArray[Any]) -> None:
+    fabio.edfimage.EdfImage(data=image).write(name)
+
+
+def write_stack(path: str, values: list[int]) -> None:
+    """Frames of one value each, so that their patterns are this value everywhere."""
+    with h5py.File(path, "w") as file:
+        data = np.array([flat(value) for value in values])
+        file.create_dataset("data", data=data, chunks=(1, SIDE, SIDE), **hdf5plugin.Bitshuffle())
+
+
+def plain(images: NDArray[Any], **changes: Any) -> Any:
+    """The patterns that the integrator itself makes of frames."""
+    asked = DiffTomoParameters().changed(
+        {"poni_file": "detector.poni", "n_diffraction": 30, **changes}
+    )
+    made = profiles(asked.setup.experiment(images.shape[1:]), asked.bins)
+    series = Series(1)
+    reduced = [made.reduce(Frame(series, n, image)) for n, image in enumerate(images)]
+    return [each.cake or each.pattern for each in reduced]
+
+
+def patterns(path: str | Path, name: str = "intensity") -> NDArray[Any]:
+    with h5py.File(path) as file:
+        values: NDArray[Any] = file[f"{RESULT}/{name}"][()]
+    return values
+
+
+def check(path: str | Path, wanted: list[list[float]]) -> None:
+    """Compare the number of the frame in each place, NaN where there is none."""
+    numbers = patterns(path, "map_ptr")
+    np.testing.assert_array_equal(numbers, np.where(np.isnan(wanted), -1, wanted))
+    shown = patterns(path)
+    there = numbers >= 0
+    assert np.isnan(shown[~there]).all()
+    # frame n has the value n + 1; the solid angle of flat frames is divided out
+    values = np.broadcast_to(numbers[there][:, None] + 1, shown[there].shape)
+    np.testing.assert_allclose(shown[there], values, rtol=1e-5)
+
+
+# a flat frame's pattern is flat only without the solid angle
+FLAT = ("-p", "detector.poni", *BINS, "--no-solidangle")
+
+
+# ------------------------------------------------------------------------ input
+
+
+def test_the_default_is_quiet_and_puts_all_patterns_in_place(said: Said) -> None:
+    images = np.random.default_rng(0).poisson(50, (6, SIDE, SIDE)).astype(np.int32)
+    for number, image in enumerate(images):
+        write_edf(f"s_{number + 7}.edf", image)
+    status, out, err = said("-p", "detector.poni", *BINS, "-t", 3, "-r", 2, "s_*.edf")
+    assert (status, out, err) == (0, "", "")
+    wanted = [pattern.intensity for pattern in plain(images)]
+    np.testing.assert_array_equal(patterns("diff_tomo.h5").reshape(6, 30), wanted)
+    assert patterns("diff_tomo.h5", "map_ptr").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_files_of_any_form_are_one_series(said: Said) -> None:
+    write_edf("s_1.edf", flat(1))
+    fabio.cbfimage.CbfImage(data=flat(2)).write("s_2.cbf")
+    fabio.tifimage.TifImage(data=flat(3)).write("s_3.tif")
+    write_stack("s_4.h5", [4, 5])
+    write_edf("s_10.edf", flat(6))
+    assert said(*FLAT, "-t", 3, "-r", 2, "s_*") == (0, "", "")
+    check("diff_tomo.h5", [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-P", "a_", "-e", "edf", "folder"),
+        ("-P", "a_", "-e", ".edf", "folder"),
+        ("-P", "folder/a_", "-e", "edf"),
+        ("-e", "edf", "folder/a_*"),
+    ],
+)
+def test_prefix_and_extension_choose_the_files(said: Said, arguments: tuple[str, ...]) -> None:
+    Path("folder").mkdir()
+    for name, value in (("a_1.edf", 1), ("a_2.edf", 2), ("b_3.edf", 99)):
+        write_edf(f"folder/{name}", flat(value))
+    fabio.cbfimage.CbfImage(data=flat(98)).write("folder/a_4.cbf")
+    assert said(*FLAT, "-t", 2, "-r", 1, *arguments) == (0, "", "")
+    check("diff_tomo.h5", [[0, 1]])
+
+
+def test_darks_and_flats_are_averaged_from_lists_and_patterns(said: Said) -> None:
+    random = np.random.default_rng(1)
+    images = random.poisson(100, (2, SIDE, SIDE)).astype(np.int32)
+    darks = random.poisson(20, (3, SIDE, SIDE)).astype(np.int32)
+    flats = random.uniform(0.5, 1.5, (3, SIDE, SIDE)).astype(np.float32)
+    for number in range(3):
+        write_edf(f"dark_{number}.edf", darks[number])
+        write_edf(f"flat_{number}.edf", flats[number])
+    for number in range(2):
+        write_edf(f"s_{number}.edf", images[number])
+    lists = ("-d", "dark_0.edf,dark_[12].edf", "-f", "flat_*.edf")
+    call = ("-p", "detector.poni", *BINS, "-t", 2, "-r", 1, "s_*.edf")
+    assert said(*call, *lists, "--split", "no", "--no-solidangle") == (0, "", "")
+    signal_of = images - darks.mean(axis=0)
+    place = (np.arange(SIDE) + 0.5) * 1e-3
+    tth = np.rad2deg(np.arctan2(np.hypot(place[:, None], place[None]), 0.08))
+    edges = np.linspace(tth.min(), tth.max() * (1 + 1e-7), 31)
+    bins = np.digitize(tth, edges) - 1
+    for number in range(2):
+        sums = np.bincount(bins.ravel(), signal_of[number].ravel(), 30)
+        norms = np.bincount(bins.ravel(), flats.mean(axis=0, dtype=float).ravel(), 30)
+        np.testing.assert_allclose(patterns("diff_tomo.h5")[0, number], sums / norms, rtol=2e-5)
+    several = ("-d", "dark_0.edf", "-d", "dark_1.edf,dark_2.edf", "-f", "flat_*.edf")
+    assert said(*call, *several, "-o", "b.h5", "--split", "no", "--no-solidangle")[0] == 0
+    np.testing.assert_array_equal(patterns("b.h5"), patterns("diff_tomo.h5"))
+
+
+# ------------------------------------------------------------------------ places
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("-t", 3, "-r", 2, "--zigzag"), [[0, 1, 2], [5, 4, 3]]),
+        (("-t", 3, "-r", 2, "-O", 2), [[2, 3, 4], [5, NaN, NaN]]),
+        (("-t", 3, "-r", 2, "--fast", "rotation"), [[0, 2, 4], [1, 3, 5]]),
+        (("-t", 2, "-r", 3, "--slow-axis", "translation"), [[0, 1], [2, 3], [4, 5]]),
+        (("-t", 4, "-r", 2), [[0, 1, 2, 3], [4, 5, NaN, NaN]]),
+    ],
+)
+def test_frames_stand_where_the_scan_took_them(
+    said: Said, arguments: tuple[Any, ...], wanted: list[list[float]]
+) -> None:
+    write_stack("s.h5", [1, 2, 3, 4, 5, 6])
+    status, out, err = said(*FLAT, *arguments, "s.h5")
+    assert (status, out) == (0, "")
+    missing = int(np.isnan(wanted).sum())
+    assert err == (f"note: 2 of {np.size(wanted)} positions were not measured\n" * bool(missing))
+    check("diff_tomo.h5", wanted)
+    with h5py.File("diff_tomo.h5") as file:
+        axes = file[RESULT].attrs["axes"].tolist()
+    plain_map = "--slow-axis" in arguments
+    assert axes == [*(("slow", "fast") if plain_map else ("rotation", "translation")), "2th"]
+
+
+def test_frames_that_have_no_place_are_told_of_even_when_quiet(said: Said) -> None:
+    write_stack("s.h5", [1, 2, 3])
+    status, out, err = said(*FLAT, "-t", 2, "-r", 1, "s.h5")
+    assert (status, out) == (0, "")
+    assert "1 frames came after the last of 1 x 2 positions" in err
+    check("diff_tomo.h5", [[0, 1]])
+
+
+def test_a_truncated_file_is_named_and_its_place_stays_empty(said: Said, tmp_path: Path) -> None:
+    for number in range(4):
+        fabio.cbfimage.CbfImage(data=flat(number + 1)).write(f"s_{number}.cbf")
+    whole = (tmp_path / "s_2.cbf").read_bytes()
+    (tmp_path / "s_2.cbf").write_bytes(whole[:-200])
+    status, _, err = said(*FLAT, "-t", 2, "-r", 2, "s_*.cbf")
+    assert status == 0
+    assert "s_2.cbf cannot be read" in err
+    check("diff_tomo.h5", [[0, 1], [NaN, 3]])
+
+
+# ----------------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        (("--unit", "q_A^-1"), {"unit": "q_A^-1"}),
+        (("--radial-range", "5", "25"), {"radial_range": [5, 25]}),
+        (("--split", "no"), {"split": "no"}),
+        (("--polarization", "0.9"), {"polarization": 0.9}),
+        (("--no-solidangle",), {"solid_angle": False}),
+        (("--error-model", "poisson"), {"error_model": "poisson"}),
+        (("--azimuthal-bins", "8"), {"azimuthal_bins": 8}),
+        (("-m", "mask.edf"), {"mask_file": "mask.edf"}),
+        (("--dummy", "7", "--delta-dummy", "1"), {"dummy": 7, "delta_dummy": 1}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_are_the_parameters_of_the_stage(
+    said: Said, arguments: tuple[str, ...], changes: dict[str, Any]
+) -> None:
+    images = np.random.default_rng(2).poisson(8, (2, SIDE, SIDE)).astype(np.int32)
+    images += np.arange(SIDE, dtype=np.int32)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:, 10:30] = 1
+    write_edf("mask.edf", mask)
+    with h5py.File("s.h5", "w") as file:
+        file["data"] = images
+    call = ("-p", "detector.poni", *BINS, "-t", 2, "-r", 1, "s.h5")
+    assert said(*call, *arguments) == (0, "", "")
+    wanted = plain(images, **changes)
+    found = patterns("diff_tomo.h5")[0]
+    np.testing.assert_array_equal(found, [each.intensity for each in wanted])
+    if "error_model" in changes:
+        np.testing.assert_array_equal(
+            patterns("diff_tomo.h5", "errors")[0], [each.sigma for each in wanted]
+        )
+    else:
+        default = [each.intensity for each in plain(images)]
+        assert found.shape != np.shape(default) or not np.array_equal(found, default)
+
+
+def test_radial_ranges_give_sinograms(said: Said) -> None:
+    write_stack("s.h5", [1, 2, 3, 4])
+    roi = ("--roi", "low=5,10", "--roi", "high=20,24")
+    assert said(*FLAT, "-t", 2, "-r", 2, "s.h5", *roi) == (0, "", "")
+    with h5py.File("diff_tomo.h5") as file:
+        radial = file[f"{RESULT}/2th"][()]
+        for name, low, high in (("low", 5, 10), ("high", 20, 24)):
+            bins = int(((radial >= low) & (radial <= high)).sum())
+            sinogram = file[f"entry_0000/pyFAI/sinograms/{name}"][()]
+            np.testing.assert_allclose(sinogram, bins * np.array([[1, 2], [3, 4]]), rtol=1e-5)
+
+
+def test_pymca_opens_the_result(said: Said) -> None:
+    pytest.importorskip("PyMca5.PyMcaIO.HDF5Stack1D")
+    write_stack("s.h5", [1, 2, 3, 4, 5, 6])
+    assert said(*FLAT, "-t", 3, "-r", 2, "s.h5") == (0, "", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyMca's own
+        from PyMca5.PyMcaIO.HDF5Stack1D import HDF5Stack1D
+
+        selection = {"x": [], "y": [f"/{RESULT}/intensity"], "m": []}
+        stack = HDF5Stack1D(["diff_tomo.h5"], selection)
+    assert stack.data.shape == (2, 3, 30)
+    np.testing.assert_array_equal(stack.data, patterns("diff_tomo.h5"))
+
+
+def test_every_option_of_the_specification_is_there() -> None:
+    wanted = """--help -V --version -o --output -v --verbose -P --prefix -e --extension -t --nTrans
+        -r --nRot -c --nDiff -d --dark -f --flat -m --mask -p --poni -O --offset -g --gpu -S
+        --stats"""
+    assert set(wanted.split()) - options_of("diff_tomo") == set()
+    assert main(["diff_tomo", "-h"]) == 0
+
+
+def test_places_and_statistics_are_told_when_asked(said: Said) -> None:
+    write_stack("s.h5", [1, 2, 3, 4])
+    status, out, err = said(*FLAT, "-t", 2, "-r", 2, "s.h5", "-v", "-S")
+    assert (status, out) == (0, "")
+    places = re.findall(r"frame (\d): rotation (\d), translation (\d) ", err)
+    assert places == [("0", "0", "0"), ("1", "0", "1"), ("2", "1", "0"), ("3", "1", "1")]
+    assert "written: diff_tomo.h5" in err
+    assert "drawn: diff_tomo_stats.png" in err
+    assert Path("diff_tomo_stats.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -------------------------------------------------------------------- bad input
+
+SCAN = ("-t", "2", "-r", "1", "-c", "30")
+WHOLE = ("-p", "detector.poni", *SCAN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ((*SCAN, "s.h5"), "no PONI file: say where the detector stands with -p"),
+        (("-p", "detector.poni", "-r", "1", "-c", "30", "s.h5"), "say with -t"),
+        (("-p", "detector.poni", "-t", "1", "-c", "30", "s.h5"), "say with -r"),
+        (("-p", "detector.poni", "-t", "1", "-r", "1", "s.h5"), "say with -c"),
+        (("-p", "detector.poni", "-t", "1", "-r", "1", "-c", "0", "s.h5"), "n_diffraction"),
+        (("-p", "detector.poni", "-t", "0", "-r", "1", "-c", "9", "s.h5"), "n_translations"),
+        ((*WHOLE, "-O", "2", "s.h5"), "offset of 2 leaves nothing of a series of 2 frames"),
+        ((*WHOLE,), "no images: name files, folders or patterns"),
+        ((*WHOLE, "none_*.edf"), "none_*.edf: there is no such file"),
+        ((*WHOLE, "-e", "edf", "s.h5"), "none of the 1 files ends in .edf"),
+        ((*WHOLE, "empty"), "empty/*: there is no such file"),
+        ((*WHOLE, "-d", "none.edf", "s.h5"), "none.edf"),
+        ((*WHOLE, "-f", "small.edf", "s.h5"), "small.edf"),
+        ((*WHOLE, "-m", "small.edf", "s.h5"), "small.edf"),
+        (("-p", "other.poni", *SCAN, "s.h5"), "40"),
+        ((*WHOLE, "s.h5", "-o", "empty"), "is a directory"),
+        ((*WHOLE, "s.h5", "-o", "no/out.h5"), "folder no does not exist"),
+        ((*WHOLE, "s.h5", "-o", "precious.h5"), "--force overwrites it"),
+        ((*WHOLE, "s.h5", "-o", "s.h5", "--force"), "one of the files to read"),
+        ((*WHOLE, "s.h5", "--unit", "furlong"), "furlong"),
+        ((*WHOLE, "s.h5", "--error-model", "wild"), "no error model"),
+        ((*WHOLE, "s.h5", "--roi", "a=3"), "name=low,high"),
+        ((*WHOLE, "s.h5", "--fast", "time"), "fast_axis"),
+        ((*WHOLE, "s.h5", "--positions", "recording:none.cbors"), "none.cbors"),
+        ((*WHOLE, "s.h5", "--resume", "--force"), "--resume and --force do not go together"),
+        ((*WHOLE, "s.h5", "--resume", "--positions", "x:"), "--resume and --positions do not"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
+    said: Said, tmp_path: Path, arguments: tuple[str, ...], part: str
+) -> None:
+    write_stack("s.h5", [1, 2])
+    (tmp_path / "sub").mkdir()
+    Path(write_poni(tmp_path / "sub", 60)).rename("other.poni")
+    write_edf("small.edf", np.zeros((3, 4), np.uint8))
+    (tmp_path / "precious.h5").write_text("precious")
+    (tmp_path / "empty").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    status, out, err = said(*arguments)
+    assert (status, out) == (2, ""), err
+    assert err.startswith("ronda: ")
+    assert len(err.splitlines()) == 1, err
+    assert part in err
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+# ------------------------------------------------------------------------ resumed
+
+
+@pytest.fixture
+def integrated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the frames that are integrated."""
+    numbers: list[int] = []
+    reduce = Profiles.reduce
+
+    def noted(self: Profiles, frame: Frame) -> Any:
+        numbers.append(frame.frame_id)
+        return reduce(self, frame)
+
+    monkeypatch.setattr(Profiles, "reduce", noted)
+    return numbers
+
+
+ERRORS = ("--error-model", "poisson")
+
+
+def test_a_run_goes_on_and_leaves_nothing_of_it_out(
+    said: Said, integrated: list[int], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(3)
+    images = random.poisson(50, (10, SIDE, SIDE)).astype(np.int32)
+    for number, image in enumerate(images):
+        fabio.cbfimage.CbfImage(data=image).write(f"s_{number}.cbf")
+    call = ("-p", "detector.poni", *BINS, *ERRORS, "-t", 4, "-r", 2, "-O", 1, "--zigzag")
+    assert said(*call, "s_*.cbf", "-o", "whole.h5")[0] == 0
+    torn = (tmp_path / "s_3.cbf").read_bytes()
+    (tmp_path / "s_3.cbf").write_bytes(torn[:-300])
+    first = [f"s_{number}.cbf" for number in range(6)]
+    assert said(*call, *first)[0] == 0
+    assert patterns("diff_tomo.h5", "map_ptr").tolist() == [[1, 2, -1, 4], [-1, -1, -1, 5]]
+    (tmp_path / "s_3.cbf").write_bytes(torn)
+    integrated.clear()
+    assert said(*call, "s_*.cbf", "--resume")[:2] == (0, "")
+    assert sorted(integrated) == [3, 6, 7, 8, 9]
+    for name in ("intensity", "errors", "map_ptr", "2th"):
+        np.testing.assert_array_equal(patterns("diff_tomo.h5", name), patterns("whole.h5", name))
+    with h5py.File("diff_tomo.h5") as file, h5py.File("whole.h5") as whole:
+        for place in ("sinograms/all", "mean/intensity"):
+            place = f"entry_0000/pyFAI/{place}"
+            np.testing.assert_allclose(file[place][()], whole[place][()], rtol=1e-6)
+        counts = {name: value[()] for name, value in file["entry_0000/scan"].items()}
+        assert counts == {name: value[()] for name, value in whole["entry_0000/scan"].items()}
+    assert not list(tmp_path.glob("*.part"))
+    integrated.clear()
+    extra = said(*call, "s_*.cbf", "--resume", "-v")
+    assert extra[0] == 0
+    assert integrated == [9]  # beyond the last position: it has no place to be known by
+
+
+def test_a_finished_map_is_left_as_it_is(said: Said, integrated: list[int]) -> None:
+    write_stack("s.h5", [1, 2])
+    assert said(*FLAT, "-t", 2, "-r", 1, "s.h5")[0] == 0
+    before = Path("diff_tomo.h5").read_bytes()
+    integrated.clear()
+    status, _, err = said(*FLAT, "-t", 2, "-r", 1, "s.h5", "--resume")
+    assert status == 0
+    assert "diff_tomo.h5 is as it was: no frame is left to be done" in err
+    assert integrated == []
+    assert Path("diff_tomo.h5").read_bytes() == before
+
+
+def test_without_an_output_a_resumed_run_begins(said: Said) -> None:
+    write_stack("s.h5", [1, 2])
+    assert said(*FLAT, "-t", 2, "-r", 1, "s.h5", "--resume") == (0, "", "")
+    check("diff_tomo.h5", [[0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("-t", 3, "-r", 1, "s.h5"), "n_translations was 2, not 3"),
+        (("-t", 2, "-r", 1, "-c", 31, "s.h5"), "n_diffraction was 30, not 31"),
+        (("-t", 2, "-r", 1, "s.h5", "--zigzag"), "zigzag was False, not True"),
+        (("-t", 2, "-r", 1, "s.h5", "--unit", "r_mm"), "unit was '2th_deg', not 'r_mm'"),
+        (("-t", 2, "-r", 1, "other.h5"), "made of other files"),
+        (("-t", 2, "-r", 1, "s.h5", "-o", "s_copy.h5"), "holds no map that could go on"),
+        (("-t", 2, "-r", 1, "s.h5", "-o", "text.h5"), "text.h5 cannot be read"),
+        (("-t", 2, "-r", 1, "s.h5", "--azimuthal-bins", 4), "only a map in one dimension"),
+    ],
+)
+def test_what_does_not_fit_is_not_gone_on_with(
+    said: Said, arguments: tuple[Any, ...], part: str
+) -> None:
+    for name in ("s.h5", "other.h5", "s_copy.h5"):
+        write_stack(name, [1, 2])
+    Path("text.h5").write_text("text")
+    assert said(*FLAT, "-t", 2, "-r", 1, "s.h5")[0] == 0
+    before = Path("diff_tomo.h5").read_bytes()
+    status, _, err = said(*FLAT, *arguments, "--resume")
+    assert status == 2
+    assert part in err
+    assert "--force begins anew" in err
+    assert len(err.splitlines()) == 1
+    assert Path("diff_tomo.h5").read_bytes() == before
+
+
+def test_another_geometry_is_not_gone_on_with(said: Said, tmp_path: Path) -> None:
+    write_stack("s.h5", [1, 2])
+    assert said(*FLAT, "-t", 4, "-r", 1, "s.h5")[0] == 0
+    write_poni(tmp_path, distance=0.09)
+    status, _, err = said(*FLAT, "-t", 4, "-r", 1, "s.h5", "--resume")
+    assert status == 2
+    assert "a PONI file or images that changed since" in err
+
+
+def test_a_pattern_that_a_killed_writer_left_out_is_made_again(
+    said: Said, integrated: list[int]
+) -> None:
+    write_stack("s.h5", [1, 2, 3])
+    assert said(*FLAT, "-t", 4, "-r", 1, "s.h5")[0] == 0
+    with h5py.File("diff_tomo.h5", "r+") as file:
+        file[f"{RESULT}/intensity"][0, 1] = NaN
+    integrated.clear()
+    assert said(*FLAT, "-t", 4, "-r", 1, "s.h5", "--resume")[0] == 0
+    assert integrated == [1]
+    check("diff_tomo.h5", [[0, 1, 2, NaN]])
+
+
+# -------------------------------------------------------------- stopped and killed
+
+LONG = 3000
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> list[str]:
+    """The command line of a run over many frames."""
+    write_poni(tmp_path)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        data = file.create_dataset("data", (LONG, SIDE, SIDE), "i4", chunks=(1, SIDE, SIDE))
+        for number in range(LONG):
+            data[number] = flat(number + 1)
+    line = ["diff_tomo", "-p", f"{tmp_path}/detector.poni", *BINS, "--no-solidangle"]
+    line += ["-t", "60", "-r", str(LONG // 60), "-o", f"{tmp_path}/out.h5", f"{tmp_path}/s.h5"]
+    return [*RONDA, *line]
+
+
+def started(line: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def grows(path: Path) -> bool:
+    """Tell whether a file is there and open to readers."""
+    with contextlib.suppress(OSError), h5py.File(path, swmr=True):
+        return True
+    return False
+
+
+def readable(path: Path) -> int:
+    """Check that what a file holds is right; return how many places are measured."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path))
+        except OSError:  # its writer was killed
+            file = stack.enter_context(h5py.File(path, swmr=True))
+        numbers = file[f"{RESULT}/map_ptr"][()].ravel()
+        shown = file[f"{RESULT}/intensity"][()].reshape(numbers.size, -1)
+    there = (numbers >= 0) & np.isfinite(shown).any(axis=1)
+    np.testing.assert_array_equal(numbers[there], np.flatnonzero(there))
+    np.testing.assert_allclose(shown[there, 5], numbers[there] + 1, rtol=1e-5)
+    return int(there.sum())
+
+
+def test_ctrl_c_leaves_a_file_that_is_gone_on_with(tmp_path: Path, long: list[str]) -> None:
+    out = tmp_path / "out.h5"
+    with started(long) as process:
+        wait_for(out.exists, 60)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert 0 < readable(out) <= LONG
+    done = subprocess.run([*long, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert readable(out) == LONG
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.h5"]
+
+
+def test_a_kill_leaves_the_old_or_the_new_file_readable(tmp_path: Path, long: list[str]) -> None:
+    out, draft = tmp_path / "out.h5", tmp_path / "out.h5.part"
+    measured = [0]
+    for turn in range(2):
+        with started([*long, "--resume"]) as process:
+            wait_for(draft.exists if turn else lambda: grows(out), 60)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
+        measured.append(readable(out))
+    assert measured[1] <= measured[2]
+    done = subprocess.run([*long, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert readable(out) == LONG
+    assert not draft.exists()
+    with h5py.File(out) as file:
+        text = file["entry_0000/process/configuration/data"].asstr()[()]
+        assert json.loads(text)["continue_scan"] is True
+
+
+def test_a_draft_that_holds_more_is_gone_on_with(said: Said, integrated: list[int]) -> None:
+    write_stack("s.h5", [1, 2, 3, 4])
+    call = (*FLAT, "-t", 4, "-r", 1)
+    assert said(*call, "s.h5", "-o", "whole.h5")[0] == 0
+    with h5py.File("whole.h5", "r+") as file:
+        file[f"{RESULT}/map_ptr"][0, 3] = -1
+    draft = tomography.draft_of(Path("diff_tomo.h5"))
+    draft.write_bytes(Path("whole.h5").read_bytes())
+    with h5py.File("whole.h5", "r+") as file:
+        file[f"{RESULT}/map_ptr"][0, 1:] = -1
+    Path("diff_tomo.h5").write_bytes(Path("whole.h5").read_bytes())
+    integrated.clear()
+    assert said(*call, "s.h5", "--resume")[0] == 0
+    assert integrated == [3]
+    check("diff_tomo.h5", [[0, 1, 2, 3]])
+    assert not draft.exists()
