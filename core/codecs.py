@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from .decompression import decompress_into
 
-CODECS = ("none", "bslz4", "lz4", "photons", "sparse")
+CODECS = ("none", "bslz4", "lz4", "byte-offset", "photons", "sparse")
 """Forms of pixels that are known, by their names in stream messages."""
+INTO_BUFFERS = ("bslz4", "byte-offset")
+"""Those that are decoded into a given buffer."""
 PHOTON = np.dtype([("y", "<f4"), ("x", "<f4"), ("energy", "<f4")])
 """One photon of the form `photons`: its place in px and its energy in counts."""
 MOST_LISTED_BYTES = 128 << 20
@@ -43,7 +45,8 @@ def decode(
     codec
         `none`; `bslz4`, which comes with the 12-byte HDF5 header (bytes as
         big-endian u64, block bytes as u32) or without: detected; `lz4`, in the
-        framing of HDF5's filter or as one bare block: detected; `photons`,
+        framing of HDF5's filter or as one bare block: detected; `byte-offset`, as
+        CBF files have it, of signed integers; `photons`,
         records of `PHOTON`, each counted in its pixel: as 1 where the pixels
         are unsigned integers, as its energy where they are floats; or `sparse`,
         as `encode_sparse` makes it.
@@ -62,6 +65,8 @@ def decode(
         return _decode_photons(blob, shape, dtype)
     if codec == "sparse":
         return _decode_sparse(blob, shape, dtype)
+    if codec == "byte-offset":
+        return _decode_byte_offset(np.empty(wanted, np.uint8), blob, shape, dtype)
     bitshuffled = codec == "bslz4"
     framed = with_header(blob, wanted, dtype.itemsize) if bitshuffled else _framed(blob, wanted)
     try:
@@ -82,8 +87,8 @@ def decode_into(
 ) -> NDArray[Any]:
     """Return the same pixels as `decode`, in a buffer of the caller's if that saves memory.
 
-    Only bitshuffle-LZ4 is decoded into the buffer; the pixels then hold until it is
-    used again, and whoever keeps them longer must copy them.
+    Only bitshuffle-LZ4 and byte-offset are decoded into the buffer; the pixels then hold
+    until it is used again, and whoever keeps them longer must copy them.
 
     Parameters
     ----------
@@ -98,10 +103,12 @@ def decode_into(
         As from `decode`, or if the buffer is too small; it then holds anything.
     """
     wanted = check_size(blob, codec, shape, dtype)
+    if codec in INTO_BUFFERS and buffer.size < wanted:
+        raise ValueError(f"{wanted} bytes of pixels do not fit into {buffer.size}")
+    if codec == "byte-offset":
+        return _decode_byte_offset(buffer[:wanted], blob, shape, dtype)
     if codec == "bslz4":
         framed = with_header(blob, wanted, dtype.itemsize)
-        if buffer.size < wanted:
-            raise ValueError(f"{wanted} bytes of pixels do not fit into {buffer.size}")
         if decompress_into(buffer[:wanted], framed, dtype.itemsize):
             return buffer[:wanted].view(dtype).reshape(shape)
     return decode(blob, codec, shape, dtype)
@@ -124,6 +131,8 @@ def check_size(
         raise ValueError(f"{len(blob)} bytes of pixels where {shape} {dtype} needs {wanted}")
     if codec == "photons" and (len(blob) % PHOTON.itemsize or dtype.kind not in "uf"):
         raise ValueError(f"{len(blob)} bytes are no list of photons for pixels of {dtype}")
+    if codec == "byte-offset" and (dtype.kind != "i" or shape[0] * shape[1] > len(blob)):
+        raise ValueError(f"{len(blob)} bytes are no differences of {shape} pixels of {dtype}")
     if codec == "sparse" and len(blob) % (4 + dtype.itemsize):
         raise ValueError(f"{len(blob)} bytes are no list of pixels of {dtype}")
     if codec in ("photons", "sparse"):
@@ -132,6 +141,17 @@ def check_size(
     elif wanted > MAX_RATIO * len(blob):
         raise ValueError(f"{len(blob)} compressed bytes cannot hold the {wanted} claimed")
     return wanted
+
+
+def _decode_byte_offset(
+    buffer: NDArray[np.uint8], blob: bytes | memoryview, shape: tuple[int, int], dtype: Any
+) -> NDArray[Any]:
+    """Return the pixels in a buffer of just their size, native."""
+    from .byteoffset import decode_byte_offset  # Numba takes a while to import
+
+    pixels: NDArray[Any] = buffer.view(dtype.newbyteorder("="))
+    decode_byte_offset(blob, pixels)
+    return pixels.reshape(shape)
 
 
 def _decode_photons(

@@ -65,16 +65,19 @@ class OrderedQueue:
             self._changed.notify_all()
             return True
 
-    def room_for(self, nbytes: int) -> bool:
-        """Tell whether so many bytes fit now."""
+    def room_for(self, nbytes: int, limit: int | None = None) -> bool:
+        """Tell whether so many bytes fit now; below another limit than the queue's, if given."""
         if self._nbytes == 0:
             return True
-        return self._nbytes + nbytes <= self.limit and len(self._tickets) < MOST_WAITING
+        most = self.limit if limit is None else limit
+        return self._nbytes + nbytes <= most and len(self._tickets) < MOST_WAITING
 
-    def wait_for_room(self, nbytes: int, timeout: float) -> bool:
+    def wait_for_room(self, nbytes: int, timeout: float, limit: int | None = None) -> bool:
         """Wait until so many bytes fit; False if they still do not."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._closed or self.room_for(nbytes), timeout)
+            return self._changed.wait_for(
+                lambda: self._closed or self.room_for(nbytes, limit), timeout
+            )
 
     def get(self, timeout: float) -> Ticket | None:
         """Take the first ticket; None after `timeout` s, or at once if closed and empty."""

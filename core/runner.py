@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 QUEUE_BYTES = 4 << 30
 """Bytes of frames that may wait (decision 3)."""
+READ_AHEAD = 256 << 20
+"""Bytes of them from files, which wait themselves."""
 
 
 class Policy(Enum):
@@ -404,11 +406,13 @@ class Runner:
 
     def _make_room(self, frame: Frame) -> bool:
         """Wait (files) or drop (live) until the frame fits; False if it was dropped itself."""
-        while not self.queue.room_for(frame.nbytes):
-            if not self._receivers[0].live:
+        live = self._receivers[0].live
+        limit = self.queue.limit if live else min(self.queue.limit, READ_AHEAD)
+        while not self.queue.room_for(frame.nbytes, limit):
+            if not live:
                 if self._activity is not Activity.RUNNING:
                     break
-                self.queue.wait_for_room(frame.nbytes, 0.1)
+                self.queue.wait_for_room(frame.nbytes, 0.1, limit)
             elif self.policy is Policy.LATEST and self._drop(1):
                 continue
             else:

@@ -31,14 +31,14 @@ def add_variance(
     floor
         The least that a variance is taken for.
     """
-    chunk, products = np.empty(CHUNK), np.empty((3, CHUNK))
+    chunk = np.empty(CHUNK)
     for begin in range(0, pixels.size, CHUNK):
         values, told = pixels[begin : begin + CHUNK], variance[begin : begin + CHUNK]
         for at in range(values.size):
             least = max(np.float64(told[at]), floor)
             chunk[at] = least if is_usable(values[at], limits) else 0
         places = bins[begin : begin + values.size]
-        share_out(chunk, True, places, shares, begin, sums, products)
+        share_out(chunk, True, places, shares, begin, sums)
 
 
 @kernel

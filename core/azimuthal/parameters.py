@@ -97,4 +97,3 @@ class AzimuthalParameters(Parameters):
                 read_poni(Path(self.poni_file), any_place=True)
             except ValueError as error:
                 raise ParameterError(f"poni_file: {error}") from None
-

@@ -167,93 +167,81 @@ def add_signal(
         Of float64.
     """
     spare = bins.dtype.type(sums.shape[1] - 1)
-    chunk, products = np.empty(CHUNK), np.empty((3, CHUNK))
+    chunk = np.empty(CHUNK)
     for begin in range(0, pixels.size, CHUNK):
         values = pixels[begin : begin + CHUNK]
         places = bins[first + begin : first + begin + values.size]
         odd = False
         for at in range(values.size):
             odd |= (places[at] != spare) & (not is_usable(values[at], limits))
-        if len(shares) and not odd and values.size == CHUNK:
-            _add_shares(values, places, shares, first + begin, sums)
+        if not len(shares):
+            below = False
+            for at in range(values.size):
+                inside, counts = places[at] != spare, is_usable(values[at], limits)
+                below |= inside & counts & (values[at] < 0)
+            notes.numbers[1] |= below
+        if not odd:
+            share_out(values, False, places, shares, first + begin, sums)
             continue
         for at in range(values.size):
             chunk[at] = values[at] if is_usable(values[at], limits) else 0
-        if odd:
-            _note(values, places, spare, first + begin, limits, notes)
-        share_out(chunk, False, places, shares, first + begin, sums, products)
-
-
-@kernel
-def _add_shares(values: Pixels, places: Index, shares: Singles, first: int, sums: Floats) -> None:
-    """Add all pixels of a whole chunk to their two or three bins: `share_out` in one go."""
-    sums_0, sums_1 = sums[0], sums[1 % sums.shape[0]]
-    share_1 = shares[0][first : first + CHUNK]
-    share_2 = shares[len(shares) - 1][first : first + CHUNK]
-    if len(shares) == 1:
-        for half in range(CHUNK // 2):
-            i = np.uint64(2 * half)
-            value, place = np.float64(values[i]), places[i]
-            part = value * share_1[i]
-            sums_0[place, 0] += value - part
-            sums_0[place, 1] += part
-            i += np.uint64(1)
-            value, place = np.float64(values[i]), places[i]
-            part = value * share_1[i]
-            sums_1[place, 0] += value - part
-            sums_1[place, 1] += part
-        return
-    for half in range(CHUNK // 2):
-        i = np.uint64(2 * half)
-        value, place = np.float64(values[i]), places[i]
-        part, last = value * share_1[i], value * share_2[i]
-        sums_0[place, 0] += value - part - last
-        sums_0[place, 1] += part
-        sums_0[place, 2] += last
-        i += np.uint64(1)
-        value, place = np.float64(values[i]), places[i]
-        part, last = value * share_1[i], value * share_2[i]
-        sums_1[place, 0] += value - part - last
-        sums_1[place, 1] += part
-        sums_1[place, 2] += last
+        _note(values, places, spare, first + begin, limits, notes)
+        share_out(chunk, False, places, shares, first + begin, sums)
 
 
 @kernel
 def share_out(
-    values: Floats,
-    squared: bool,
-    places: Index,
-    shares: Singles,
-    first: int,
-    sums: Floats,
-    products: Floats,
+    values: Pixels, squared: bool, places: Index, shares: Singles, first: int, sums: Floats
 ) -> None:
     """Add the values of a chunk times their shares, or the squares of these, to their bins.
 
-    `first` is the chunk's first pixel in the frame; `products` is room to work in.
+    `first` is the chunk's first pixel in the frame.
     """
-    columns, size = shares.shape[0], places.size
-    near, further, last = products[0], products[1], products[2]
+    columns, copies = shares.shape[0], sums.shape[0]
+    sums_0, sums_1 = sums[0], sums[1 % copies]
     if columns == 0:
-        add_to_bins(values, values, values, 1, places, sums)
-        return
-    # Few arrays in each loop: with more, the compiler gives up telling them apart.
-    share_1 = shares[0][first : first + size]
-    share_2 = shares[columns - 1][first : first + size]
-    for at in range(size):
-        near[at] = 1 - np.float64(share_1[at])
-    if columns == 2:
-        for at in range(size):
-            near[at] -= np.float64(share_2[at])
-            last[at] = np.float64(share_2[at])
-        for at in range(size):
-            last[at] = values[at] * (last[at] * last[at] if squared else last[at])
-    for at in range(size):
-        near[at] = values[at] * (near[at] * near[at] if squared else near[at])
-    for at in range(size):
-        part = np.float64(share_1[at])
-        further[at] = values[at] * (part * part if squared else part)
-    add_to_bins(near, further, last, 1 + columns, places, sums)
+        for two in range(places.size // 2):
+            i = np.uint64(2 * two)
+            j = i + np.uint64(1)
+            sums_0[places[i], 0] += values[i]
+            sums_1[places[j], 0] += values[j]
+    elif columns == 1:
+        share_1 = shares[0][first : first + places.size]
+        for two in range(places.size // 2):
+            i = np.uint64(2 * two)
+            _share(values[i], np.float64(share_1[i]), 0.0, 1, squared, places[i], sums_0)
+            i += np.uint64(1)
+            _share(values[i], np.float64(share_1[i]), 0.0, 1, squared, places[i], sums_1)
+    else:
+        share_1 = shares[0][first : first + places.size]
+        share_2 = shares[1][first : first + places.size]
+        for two in range(places.size // 2):
+            i = np.uint64(2 * two)
+            part, last = np.float64(share_1[i]), np.float64(share_2[i])
+            _share(values[i], part, last, 2, squared, places[i], sums_0)
+            i += np.uint64(1)
+            part, last = np.float64(share_1[i]), np.float64(share_2[i])
+            _share(values[i], part, last, 2, squared, places[i], sums_1)
+    if places.size % 2:
+        i = np.uint64(places.size - 1)
+        odd_part = np.float64(shares[0, first + i] if columns > 0 else 0)
+        odd_last = np.float64(shares[1, first + i] if columns > 1 else 0)
+        _share(values[i], odd_part, odd_last, columns, squared, places[i], sums_0)
+
+
+@kernel
+def _share(
+    value: Any, part: float, last: float, columns: int, squared: bool, place: Any, sums: Floats
+) -> None:
+    """Add a value times its shares, of which `part` and `last` are those of the next bins."""
+    left = 1 - part - last
+    if squared:
+        part, last, left = part * part, last * last, left * left
+    sums[place, 0] += value * left
+    if columns > 0:
+        sums[place, 1] += value * part
+    if columns > 1:
+        sums[place, 2] += value * last
 
 
 @kernel

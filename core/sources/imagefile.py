@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frame import MAX_SIDE
+from ..frame import MAX_SIDE, Encoded
 from .hdf5 import MAX_CHUNK
 from .images import check_numpy, read_images
 
@@ -68,7 +68,7 @@ def _read_fabio(name: str) -> NDArray[Any]:
     image = next(read_images(Path(name)), "it holds no image")
     if isinstance(image, str):
         raise ValueError(image)
-    return image
+    return image.decode().copy() if isinstance(image, Encoded) else image
 
 
 def check_size(shape: tuple[int, ...]) -> None:

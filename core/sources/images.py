@@ -17,10 +17,9 @@ from fabio.TiffIO import TiffIO
 from fabio.tifimage import TifImage
 from numpy.typing import NDArray
 
-from ..frame import MAX_SIDE, BadFrame, check_shape
+from ..frame import MAX_SIDE, BadFrame, Encoded, check_shape
+from .stored import CBF_PIXELS, CBF_SECTION, Place, places, read_place
 
-CBF_SECTION, CBF_PIXELS = b"--CIF-BINARY-FORMAT-SECTION--", b"\x0c\x1a\x04\xd5"
-"""What stands before the binary part of a CBF, and in it before the pixels (imgCIF dictionary)."""
 NUMPY, MAX_NUMPY_HEADER = b"\x93NUMPY", 1 << 16
 """How a NumPy file begins, and bytes of the longest header of version 2 that is read."""
 HDF5, XML = b"\x89HDF\r\n\x1a\n", {".xml", ".xsd"}
@@ -32,12 +31,18 @@ CBF_SEARCH = 1 << 16
 """Bytes at whose end the header of a CBF is over."""
 
 
-def read_images(path: Path) -> Iterator[NDArray[Any] | str]:
-    """Yield the images of one file, [row, column]; for one that cannot be used, the reason."""
+def read_images(path: Path) -> Iterator[NDArray[Any] | Encoded | str]:
+    """Yield the images of one file, [row, column]; for one that cannot be used, the reason.
+
+    What need not be unpacked by fabio comes as it is stored.
+    """
     with _Complaints() as complaints:
         try:
-            _check_form(path)
-            check_shape(_claimed_shape(path), np.uint8)
+            begin = _check_form(path)
+            stored = _claims(path, begin)
+            if stored and not complaints.first:
+                yield from (_read_stored(path, place) for place in stored)
+                return
             file = fabio.open(str(path))
         except Exception as error:  # fabio raises whatever its formats come across
             yield complaints.first or _reason(error)
@@ -48,8 +53,8 @@ def read_images(path: Path) -> Iterator[NDArray[Any] | str]:
                 complaints.first = ""
 
 
-def _check_form(path: Path) -> None:
-    """Refuse what fabio would open and must not.
+def _check_form(path: Path) -> bytes:
+    """Refuse what fabio would open and must not; return how the file begins.
 
     XML and HDF5 name other files, which are then read; in a CBF that ends before its
     pixels begin fabio would look for them for ever.
@@ -67,6 +72,7 @@ def _check_form(path: Path) -> None:
         section = begin.find(CBF_SECTION)
         if section < 0 or CBF_PIXELS not in begin[section:]:
             raise BadFrame("it is no whole CBF file")
+    return begin
 
 
 def check_numpy(begin: bytes) -> None:
@@ -91,14 +97,16 @@ def _check_length(file: BufferedIOBase) -> None:
             raise BadFrame(f"it has more than {MAX_UNPACKED} bytes when it is unpacked")
 
 
-def _claimed_shape(path: Path) -> tuple[int, ...]:
-    """Return what the header says, before anything is allocated for it."""
+def _claims(path: Path, begin: bytes) -> list[Place]:
+    """Check what the header says, before anything is allocated for it; return where images lie."""
     with fabio.openheader(str(path)) as header:
         if not isinstance(header, TifImage):
-            return tuple(header.shape)
+            check_shape(tuple(header.shape), np.uint8)
+            return [] if path.suffix in PACKED else places(header, begin)
     with _unpacked(path) as file, TiffIO(file) as tiff:  # fabio's own header is wrong for TIFF
         claims = tiff.getInfo(0)
-        return int(claims["nRows"]), int(claims["nColumns"])
+    check_shape((int(claims["nRows"]), int(claims["nColumns"])), np.uint8)
+    return [] if path.suffix in PACKED else places(header, begin)
 
 
 def _unpacked(path: Path) -> BufferedIOBase:
@@ -109,6 +117,13 @@ def _unpacked(path: Path) -> BufferedIOBase:
             return bz2.open(path, "rb")
         case _:
             return path.open("rb")
+
+
+def _read_stored(path: Path, place: Place) -> Encoded | str:
+    try:
+        return read_place(path, place)
+    except (OSError, BadFrame) as error:
+        return _reason(error)
 
 
 def _read_image(file: Any, index: int, complaints: _Complaints) -> NDArray[Any] | str:
