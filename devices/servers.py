@@ -118,7 +118,7 @@ def _ready() -> None:
 def _told_to_stop() -> bool:
     """Tell whether the server is on its way out, as after SIGTERM."""
     try:
-        return bool(tango.Util.instance().is_svr_shutting_down())
+        return bool(tango.Util.instance(False).is_svr_shutting_down())
     except tango.DevFailed:  # there is no server yet
         return False
 

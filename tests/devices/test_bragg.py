@@ -252,6 +252,7 @@ def other_values(folder: Path) -> dict[str, Any]:
         "cycles": 3,
         "cutoff_clip": 2.5,
         "cutoff_pick": 4.5,
+        "margin": 2,
         "noise": 0.25,
         "peak_finder": "peakfinder8",
         "cutoff_peak": 6.0,
