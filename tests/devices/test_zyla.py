@@ -58,7 +58,7 @@ def test_the_recorded_dark_is_subtracted_only_while_it_is_in_use(
     assert "no dark was recorded" in refusal_of_command(zyla, "UseDark")
     proxy.Reset()
     proxy.RecordDark(FRAMES)
-    assert proxy.dark_missing == FRAMES
+    wait_for(lambda: proxy.dark_missing == FRAMES)
     proxy.UseDark()
     send(detector, zyla, darkness, filename="")
     assert proxy.accumulated_frames == 0, "dark frames are no data"

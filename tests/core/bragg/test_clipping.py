@@ -60,7 +60,7 @@ def frame(rng: np.random.Generator, dtype: str, mean: float, spots: int) -> NDAr
     return exact
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=14)
 @given(
     seed=st.integers(0, 2**32 - 1),
     each=st.sampled_from(EACH),
@@ -82,7 +82,7 @@ def test_rings_of_a_plain_frame(
     check(image, PlainRings(SHAPE, bins), how)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(["int32", "float32"]),

@@ -41,7 +41,7 @@ def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFra
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 2**32 - 1),
     each=st.sampled_from(EACH),
@@ -61,7 +61,7 @@ def test_a_pixel_of_a_plain_frame_is_kept_exactly_if_it_is_over_its_threshold(
     check(image, PlainRings(SHAPE, bins), how)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(["int32", "float32"]),
