@@ -15,8 +15,11 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """mallopt's names for what is set."""
 KEPT = 1 << 30
 """Bytes of free memory that are kept for the next frames."""
-LARGE = 128 << 20
-"""Bytes from which on a piece is given back at once: more than any frame has (72 MB)."""
+LARGE = 64 << 20
+"""Bytes from which on a piece is given back at once: most frames are smaller.
+
+With 128 MB the free pieces of a Balor's sums pile up as well, to 1 GB.
+"""
 
 
 def keep_for_frames() -> None:
