@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from ... import __version__
+from ...core.azimuthal.units import Unit
 from ...core.compute.device import Compute
 
 SETUP, COMPUTE, TALK = "Experimental setup", "Where it is computed", "What is said"
 
 
-UNITS = ("q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm", "r_m")
+UNITS = tuple(unit.value for unit in Unit)
 ERROR_MODELS = ("poisson", "poisson-classic", "azimuthal", "hybrid")
 DEVICE_TYPES = ("all", "cpu", "gpu", "acc")
 
