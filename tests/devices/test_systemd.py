@@ -263,7 +263,8 @@ def test_files_are_completed_when_the_watchdog_strikes_and_the_log_says_where(
     # as systemd does it, to the whole group
     writer.send_signal(signal.SIGABRT)
     os.kill(device.process.pid, signal.SIGABRT)
-    assert device.process.stop() == -signal.SIGABRT
+    # Python reads the stacks of threads that go on running: rarely, that crashes, too
+    assert device.process.stop() in (-signal.SIGABRT, -signal.SIGSEGV)
     wait_for(lambda: not writer.is_running())
     for path in files.glob("*.h5"):
         with h5py.File(path) as file:
