@@ -1,4 +1,4 @@
-"""Sums over bins of the pixels' variance and of their scatter; arrays as in summing.py."""
+"""Sums over bins of the pixels' scatter about the means of bins; arrays as in summing.py."""
 
 from __future__ import annotations
 
@@ -7,38 +7,7 @@ import numpy as np
 from ..compute.jit import kernel
 from ..marks import Pixels
 from .limits import Limits, is_usable
-from .summing import CHUNK, Corrections, Floats, Index, Rest, Singles, add_to_bins, share_out
-
-
-@kernel
-def add_variance(
-    pixels: Pixels,
-    variance: Pixels,
-    floor: float,
-    bins: Index,
-    shares: Singles,
-    limits: Limits,
-    sums: Floats,
-) -> None:
-    """Add the variance of each pixel that counts, times the squares of its shares.
-
-    Parameters
-    ----------
-    pixels, bins, shares, limits, sums
-        As in `add_signal`, of the whole frame.
-    variance
-        Of each pixel.
-    floor
-        The least that a variance is taken for.
-    """
-    chunk = np.empty(CHUNK)
-    for begin in range(0, pixels.size, CHUNK):
-        values, told = pixels[begin : begin + CHUNK], variance[begin : begin + CHUNK]
-        for at in range(values.size):
-            least = max(np.float64(told[at]), floor)
-            chunk[at] = least if is_usable(values[at], limits) else 0
-        places = bins[begin : begin + values.size]
-        share_out(chunk, True, places, shares, begin, sums)
+from .summing import CHUNK, Corrections, Floats, Index, Rest, Singles, add_to_bins
 
 
 @kernel
@@ -58,7 +27,7 @@ def add_scatter(
     mean
         (bins + 3,), per unit of normalization.
     pixels, bins, shares, limits, sums
-        As in `add_signal`, of the whole frame.
+        As in `add_shared`.
     """
     columns = shares.shape[0]
     two = np.float64(columns == 2)
@@ -80,7 +49,7 @@ def add_scatter(
                 part_1 *= value[at] - weight[at] * mean[place + 1]
                 part_2 *= value[at] - weight[at] * mean[place + 2]
                 near[at], further[at], last[at] = left * left, part_1 * part_1, part_2 * part_2
-        add_to_bins(near, further, last, 1 + columns, places, sums)
+        add_to_bins(near, further, last, columns, places, sums)
 
 
 @kernel
@@ -109,19 +78,6 @@ def _correct(
 
 
 @kernel
-def add_rest_variance(
-    pixels: Pixels, variance: Pixels, floor: float, rest: Rest, limits: Limits, sums: Floats
-) -> None:
-    """Add the variance of the pixels that lie in many bins; arguments as in `add_variance`."""
-    copies = sums.shape[0]
-    for entry in range(rest.pixel.size):
-        pixel, share = rest.pixel[entry], np.float64(rest.share[entry])
-        if is_usable(pixels[pixel], limits):
-            value = max(np.float64(variance[pixel]), floor) * share**2
-            sums[pixel % copies, rest.bin[entry], 0] += value
-
-
-@kernel
 def add_rest_scatter(
     pixels: Pixels,
     mean: Floats,
@@ -130,13 +86,12 @@ def add_rest_scatter(
     limits: Limits,
     sums: Floats,
 ) -> None:
-    """Add the scatter of the pixels that lie in many bins; arguments as in `add_scatter`."""
+    """Add the scatter of the pixels that lie in many bins to (bins,); else as `add_scatter`."""
     dark, normalization = corrections
-    copies = sums.shape[0]
     for entry in range(rest.pixel.size):
         pixel, place = rest.pixel[entry], rest.bin[entry]
         if is_usable(pixels[pixel], limits):
             value = np.float64(pixels[pixel]) - dark[pixel * (dark.size > 1)]
             weight = np.float64(normalization[pixel * (normalization.size > 1)])
             distance = np.float64(rest.share[entry]) * (value - weight * mean[place])
-            sums[pixel % copies, place, 0] += distance * distance
+            sums[place] += distance * distance

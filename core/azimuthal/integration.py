@@ -13,7 +13,7 @@ Source: Kieffer, Wright, J. Appl. Cryst. 53 (2020), and pyFAI's integrate1d_ng.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -98,16 +98,17 @@ class Summation:
         limits = pixel_limits(pixels.dtype, self._experiment.setup)
         if isinstance(self._error_model, Formula):
             return self._by_formula(pixels, limits, self._error_model)
-        sums, notes = self._bins.sums(pixels, limits)
-        if self._error_model is ErrorModel.AZIMUTHAL:
-            return sums, self._bins.scatter(pixels, sums, limits)
         floor = self._error_model.floor
-        if floor is None:
-            return sums, None
-        if floor == 0 and not self._bins.split and not notes.numbers[1]:
-            # The variance of each pixel is the pixel: it is summed already.
-            return sums, sums.raw
-        return sums, self._bins.variance(pixels, pixels, floor, limits)
+        if floor is None or (floor == 0 and not self._bins.split):
+            sums, negative = self._bins.sums(pixels, limits)
+            if self._error_model is ErrorModel.AZIMUTHAL:
+                return sums, self._bins.scatter(pixels, sums, limits)
+            if floor is None:
+                return sums, None
+            if not negative:
+                # The variance of each pixel is the pixel: it is summed already.
+                return sums, sums.raw
+        return self._bins.sums_and_variance(pixels, pixels, floor, limits)
 
     def sums_of(self, frames: Sequence[Pixels]) -> list[tuple[Sums, Floats | None]]:
         """Return what `sums` does, of frames of one type."""
@@ -122,8 +123,7 @@ class Summation:
         if not told.all():
             pixels = np.where(told & usable(pixels, limits), pixels, np.nan)
             limits = _FINITE
-        sums, _ = self._bins.sums(pixels, limits)
-        return sums, self._bins.variance(pixels, variance, 0.0, limits)
+        return self._bins.sums_and_variance(pixels, variance, 0.0, limits)
 
     def _flat(self, frame: Pixels) -> Pixels:
         shape = self._experiment.shape
@@ -321,20 +321,20 @@ class Integration:
         for name, image in (("total", total), ("valid_count", valid_count)):
             if image.shape != self.shape:
                 raise ValueError(f"{name} has shape {image.shape}; these frames have {self.shape}")
-        bins, radial, summed = self._bins
+        bins, radial = self._bins
         counted = (valid_count > 0) & np.isfinite(total)
         signal = np.where(counted, total, 0).astype(np.float64).ravel()
         weight = np.where(counted, valid_count, 0).ravel() * bins.corrections.normalization
-        norm = summed(weight.astype(np.float64))
-        norm = np.where(norm > 0, norm, np.nan)
-        variance = variance_gain * bins.variance(signal, signal, 0.0, _FINITE)
-        return Pattern(radial, summed(signal) / norm, np.sqrt(variance) / norm)
+        norms, _ = bins.sums(weight.astype(np.float64), _FINITE)
+        norm = np.where(norms.signal > 0, norms.signal, np.nan)
+        sums, variance = bins.sums_and_variance(signal, signal, 0.0, _FINITE)
+        return Pattern(radial, sums.signal / norm, np.sqrt(variance_gain * variance) / norm)
 
     @cached_property
-    def _bins(self) -> tuple[Splitting, Floats, Callable[[Floats], Floats]]:
-        """The bins, their middles, and what sums an image over them."""
+    def _bins(self) -> tuple[Splitting, Floats]:
+        """The bins and their middles."""
         experiment = Experiment.of_geometry(
             self.geometry, self.shape, self.solid_angle, self.polarization
         )
         built, radial, _ = splitting(experiment, Unit.Q_A, self.bins, Split.BBOX)
-        return built, radial, lambda image: built.sums(image, _FINITE)[0].signal
+        return built, radial

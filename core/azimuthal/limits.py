@@ -43,6 +43,9 @@ class Limits(NamedTuple):
     overflow_high: Any
     dummy_low: Any
     dummy_high: Any
+    plain_low: Any
+    """Pixels from here to `plain_high` all count and are not negative: the quick look."""
+    plain_high: Any
 
 
 def pixel_limits(dtype: DTypeLike, setup: DynamicMask) -> Limits:
@@ -67,8 +70,25 @@ def pixel_limits(dtype: DTypeLike, setup: DynamicMask) -> Limits:
         highest = marked.highest
         if kind.kind != "u":
             masked, overflow = (marked.masked,) * 2, (marked.overflow,) * 2
-    dummy = _dummy(kind, setup.dummy, setup.delta_dummy or 0.0)
-    return Limits(lowest, highest, *masked, *overflow, *(dummy or nothing))
+    dummy = _dummy(kind, setup.dummy, setup.delta_dummy or 0.0) or nothing
+    plain = _plain(kind.type(0), highest, *dummy)
+    return Limits(lowest, highest, *masked, *overflow, *dummy, *plain)
+
+
+def _plain(low: Any, high: Any, dummy_low: Any, dummy_high: Any) -> tuple[Any, Any]:
+    """Return the part of a range, from 0, that no dummy value is in; the lower one of two."""
+    if dummy_low > dummy_high or dummy_high < low or dummy_low > high:
+        return low, high
+    if dummy_low > low:
+        return low, _beside(dummy_low, -1)
+    return (_beside(dummy_high, 1), high) if dummy_high < high else (high, low)
+
+
+def _beside(value: Any, step: int) -> Any:
+    """Return the number of a type that is next to one."""
+    if isinstance(value, np.floating):
+        return np.nextafter(value, value.dtype.type(step * math.inf))
+    return value.dtype.type(int(value) + step)
 
 
 def _dummy(kind: np.dtype[Any], dummy: float | None, delta: float) -> tuple[Any, Any] | None:

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..marks import Pixels
-from .deviations import add_rest_scatter, add_rest_variance, add_scatter, add_variance
+from .deviations import add_rest_scatter, add_scatter
 from .experiment import Experiment, read_only
 from .limits import Limits
 from .matrix import Matrix, Range, build_matrix
 from .once import built_once
 from .rings import index_type
 from .summing import (
+    LANES,
     Corrections,
     Floats,
     Index,
@@ -31,7 +32,7 @@ from .summing import (
     Rest,
     Singles,
     add_rest,
-    add_signal,
+    add_shared,
     add_whole,
     lose,
     new_notes,
@@ -157,33 +158,53 @@ class Splitting:
 
     # ------------------------------------------------------------- a frame
 
-    def sums(self, pixels: Pixels, limits: Limits) -> tuple[Sums, Notes]:
-        """Return the sums over a frame, and what was found in it.
+    def sums(self, pixels: Pixels, limits: Limits) -> tuple[Sums, bool]:
+        """Return the sums over a frame, and whether a pixel that counts is negative.
 
         `pixels` are flat, as from `as_pixels`; those that do not count are in no sum.
+        Whole numbers of up to 4 bytes that are not split are summed as such.
         """
+        if self.split or pixels.dtype.kind == "f" or pixels.dtype.itemsize > 4:
+            return self._shared(pixels, None, 0.0, limits)[::2]
         notes = new_notes(self.pixels)
-        if not len(self.shares) and pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 4:
-            sums = new_sums(self.bins, kind=np.int64)
-            add_whole(pixels, 0, self.bin, limits, sums, notes)
-        else:
-            sums = self._new_sums()
-            add_signal(pixels, 0, self.bin, self.shares, limits, sums, notes)
-        return self.finish(total(sums).astype(np.float64), pixels, limits, notes), notes
+        sums = new_sums(self.bins).astype(np.int64)
+        add_whole(pixels, self.bin, limits, sums, notes)
+        return self._less(total(sums).astype(np.float64), notes), bool(notes.numbers[1])
 
-    def finish(self, signal: Floats, pixels: Pixels, limits: Limits, notes: Notes) -> Sums:
-        """Return the sums of a frame whose simple pixels are added: with the rest, less dark.
+    def sums_and_variance(
+        self, pixels: Pixels, variance: Pixels, floor: float, limits: Limits
+    ) -> tuple[Sums, Floats]:
+        """Return the sums over a frame, and those of its variance times share squared.
 
-        The constant sums are corrected for the pixels that did not count.
+        Of each pixel the variance is taken for at least `floor`.
         """
-        lost = np.zeros((4, self.bins + 1))
-        found = int(notes.numbers[0])
-        if found:
-            lose(notes.odd[:found], self.bin, self.shares, self.corrections, lost)
+        sums, found, _ = self._shared(pixels, variance, floor, limits)
+        return sums, found
+
+    def _shared(
+        self, pixels: Pixels, variance: Pixels | None, floor: float, limits: Limits
+    ) -> tuple[Sums, Floats, bool]:
+        notes, lanes = new_notes(self.pixels), LANES[len(self.shares)]
+        sums = new_sums(self.bins, len(self.shares), variance is not None)
+        add_shared(pixels, variance, floor, self.bin, self.shares, limits, sums, notes)
+        found, lost = np.zeros((2, self.bins)), np.zeros((4, self.bins + 1))
         if self.rest.pixel.size:
-            sums = new_sums(self.bins)
-            add_rest(pixels, self.rest, self.corrections, limits, sums, lost)
-            signal = signal + total(sums)
+            add_rest(pixels, variance, floor, self.rest, self.corrections, limits, found, lost)
+        found[0] += total(sums[..., :lanes])
+        if variance is not None:
+            found[1] += total(sums[..., lanes:])
+        return self._less(found[0], notes, lost), found[1], bool(notes.numbers[1])
+
+    def _less(self, signal: Floats, notes: Notes, lost: Floats | None = None) -> Sums:
+        """Return the sums of a frame whose pixels are summed, less dark.
+
+        The constant sums are corrected for the pixels that did not count: `lost` holds
+        what is missing because of those of the rest.
+        """
+        if lost is None:
+            lost = np.zeros((4, self.bins + 1))
+        if found := int(notes.numbers[0]):
+            lose(notes.odd[:found], self.bin, self.shares, self.corrections, lost)
         return self.corrected(signal, lost[:, :-1])
 
     def corrected(self, signal: Floats, lost: Floats) -> Sums:
@@ -209,27 +230,15 @@ class Splitting:
             np.where(left, self.count - count, 0),
         )
 
-    def variance(self, pixels: Pixels, variance: Pixels, floor: float, limits: Limits) -> Floats:
-        """Return the sums of the pixels' variance, at least `floor` each, times share squared."""
-        sums = self._new_sums()
-        add_variance(pixels, variance, floor, self.bin, self.shares, limits, sums)
-        if self.rest.pixel.size:
-            # To the first of the sums, which are those of the bins themselves.
-            add_rest_variance(pixels, variance, floor, self.rest, limits, sums)
-        return total(sums)
-
     def scatter(self, pixels: Pixels, sums: Sums, limits: Limits) -> Floats:
         """Return the sums of the squared distances from the mean of a bin, times share squared."""
         mean = np.zeros(self.bins + 3)
         np.divide(sums.signal, sums.norm, out=mean[: self.bins], where=sums.norm != 0)
-        scatter = self._new_sums()
+        scatter, rest = new_sums(self.bins, len(self.shares)), np.zeros(self.bins)
         add_scatter(pixels, mean, self.corrections, self.bin, self.shares, limits, scatter)
         if self.rest.pixel.size:
-            add_rest_scatter(pixels, mean, self.corrections, self.rest, limits, scatter)
-        return total(scatter)
-
-    def _new_sums(self) -> Floats:
-        return new_sums(self.bins, len(self.shares))
+            add_rest_scatter(pixels, mean, self.corrections, self.rest, limits, rest)
+        return rest + total(scatter)
 
 
 def _columns(entries: NDArray[np.int64]) -> int:

@@ -9,18 +9,20 @@ an addition to what was just stored waits for it.
 Arrays of pixels are flat. `bins` holds the bin of each pixel, the last bin (the
 spare one) for pixels that are in none; what is added there is never read.
 `shares` (0 to 2, pixels) holds the shares of each pixel that fall into the next
-bin and the one after it. Sums are (copies, bins + 1, 1 + number of shares): the
-k-th of the last axis belongs k bins further on.
+bin and the one after it. Sums are (copies, bins + 1, lanes): the k-th lane belongs
+k bins further on, and all lanes of a pixel are added at once. With the variance there
+are twice as many, its own behind those of the pixels.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compute.jit import kernel
+from ..compute.vectors import add_products, add_products_and_squares
 from ..marks import Pixels
 from .limits import Limits, is_usable
 
@@ -28,12 +30,17 @@ COPIES = 4
 """Copies of the sums; the kernels are written for so many."""
 MOST_COPIED = 4096
 """Bins from which on there is one copy: more would not stay in the first cache."""
-CHUNK = 512
+LANES = (1, 2, 4)
+"""Sums of a bin by the number of shares: a vector has no three."""
+CHUNK = 2048
 """Pixels that are looked at before they are added."""
+BLOCK = 128
+"""Pixels of a chunk that are looked at one by one if any of them is not plain."""
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Index = NDArray[np.uint16 | np.uint32]
+Sums = TypeVar("Sums", Floats, NDArray[np.int64])
 
 
 class Corrections(NamedTuple):
@@ -65,183 +72,243 @@ def new_notes(pixels: int) -> Notes:
     return Notes(np.zeros(2, np.int64), np.empty(pixels, np.uint32))
 
 
-def new_sums(bins: int, shares: int = 0, kind: Any = np.float64) -> NDArray[Any]:
-    """Return sums of nothing, (copies, bins + 1, 1 + shares)."""
+def new_sums(bins: int, shares: int = 0, variance: bool = False) -> Floats:
+    """Return sums of nothing, (copies, bins + 1, lanes); with room for the variance or not."""
     copies = 1 if bins > MOST_COPIED else COPIES
-    return np.zeros((copies, bins + 1, 1 + shares), kind)
+    return np.zeros((copies, bins + 1, LANES[shares] * (1 + variance)))
 
 
-def total(sums: NDArray[Any]) -> NDArray[Any]:
-    """Return the sums in all copies, (bins,), without the spare bin."""
+def total(sums: Sums) -> Sums:
+    """Return the sums in all copies and lanes, (bins,), without the spare bin."""
     each = sums.sum(axis=0)[:-1]
-    result: NDArray[Any] = each[:, 0].copy()
+    result = each[:, 0].copy()
     for further in range(1, each.shape[1]):
         result[further:] += each[:-further, further]
-    return result
+    return cast(Sums, result)
+
+
+@kernel
+def _all_plain(values: Pixels, places: Index, spare: Any, limits: Limits) -> bool:
+    """Tell of a chunk whether all pixels in bins count and none is negative, if that is plain."""
+    odd = False
+    for at in range(values.size):
+        plain = (values[at] >= limits.plain_low) & (values[at] <= limits.plain_high)
+        odd |= (places[at] != spare) & (not plain)
+    return not odd
+
+
+@kernel
+def _look(
+    values: Pixels, places: Index, spare: Any, first: int, limits: Limits, notes: Notes
+) -> bool:
+    """Note the pixels of a chunk in bins that do not count; return whether there are any.
+
+    `first` is the chunk's first pixel in the frame.
+    """
+    if _all_plain(values, places, spare, limits):
+        return False
+    found, before = notes.numbers[0], notes.numbers[0]
+    below = False
+    for begin in range(0, values.size, BLOCK):
+        block, lie_in = values[begin : begin + BLOCK], places[begin : begin + BLOCK]
+        if _all_plain(block, lie_in, spare, limits):
+            continue
+        for at in range(block.size):
+            if lie_in[at] != spare:
+                if is_usable(block[at], limits):
+                    below |= block[at] < 0
+                else:
+                    notes.odd[found] = first + begin + at
+                    found += 1
+    notes.numbers[0] = found
+    notes.numbers[1] |= below
+    return bool(found > before)
 
 
 @kernel
 def add_whole(
-    pixels: Pixels, first: int, bins: Index, limits: Limits, sums: NDArray[Any], notes: Notes
+    pixels: Pixels, bins: Index, limits: Limits, sums: NDArray[np.int64], notes: Notes
 ) -> None:
     """Add each pixel to its bin as an integer; note those that do not count.
 
     Parameters
     ----------
     pixels
-        A part of the frame, or all of it: integers of up to 4 bytes.
-    first
-        Number of its first pixel in the frame.
+        The frame: integers of up to 4 bytes.
     bins
-        Bin of each pixel of the frame.
+        Bin of each pixel.
     limits
         What counts.
     sums
-        (copies, bins + 1, 1), int64.
+        (copies, bins + 1, 1).
     notes
         Are continued.
     """
+    spare = bins.dtype.type(sums.shape[1] - 1)
+    chunk = np.empty(CHUNK, pixels.dtype)
+    for begin in range(0, pixels.size, CHUNK):
+        values, places = pixels[begin : begin + CHUNK], bins[begin : begin + CHUNK]
+        if _look(values, places, spare, begin, limits, notes):
+            for at in range(values.size):
+                chunk[at] = values[at] if is_usable(values[at], limits) else 0
+            _add_whole(chunk, places, sums)
+        else:
+            _add_whole(values, places, sums)
+
+
+@kernel
+def _add_whole(values: Pixels, places: Index, sums: NDArray[np.int64]) -> None:
+    """Add the values of a chunk to their bins."""
     copies = sums.shape[0]
     sums_0, sums_1 = sums[0], sums[1 % copies]
     sums_2, sums_3 = sums[2 % copies], sums[3 % copies]
-    spare = bins.dtype.type(sums.shape[1] - 1)
-    for begin in range(0, pixels.size, CHUNK):
-        values = pixels[begin : begin + CHUNK]
-        places = bins[first + begin : first + begin + values.size]
-        odd, below = False, False
-        for at in range(values.size):
-            inside, counts = places[at] != spare, is_usable(values[at], limits)
-            odd |= inside & (not counts)
-            below |= inside & counts & (values[at] < 0)
-        notes.numbers[1] |= below
-        fours = 0 if odd else values.size // 4
-        for four in range(fours):
-            # Unsigned: no negative number to be looked for from the end.
-            i = np.uint64(4 * four)
-            sums_0[places[i], 0] += values[i]
-            i += np.uint64(1)
-            sums_1[places[i], 0] += values[i]
-            i += np.uint64(1)
-            sums_2[places[i], 0] += values[i]
-            i += np.uint64(1)
-            sums_3[places[i], 0] += values[i]
-        for at in range(4 * fours, values.size):
-            if is_usable(values[at], limits):
-                sums_0[places[at], 0] += values[at]
-        if odd:
-            _note(values, places, spare, first + begin, limits, notes)
+    fours = places.size // 4
+    for four in range(fours):
+        # Unsigned: no negative number to be looked for from the end.
+        i = np.uint64(4 * four)
+        sums_0[places[i], 0] += values[i]
+        i += np.uint64(1)
+        sums_1[places[i], 0] += values[i]
+        i += np.uint64(1)
+        sums_2[places[i], 0] += values[i]
+        i += np.uint64(1)
+        sums_3[places[i], 0] += values[i]
+    for at in range(4 * fours, places.size):
+        sums_0[places[at], 0] += values[at]
 
 
 @kernel
-def _note(
-    values: Pixels, places: Index, spare: Any, first: int, limits: Limits, notes: Notes
-) -> None:
-    """Note the pixels of a chunk that do not count."""
-    found = notes.numbers[0]
-    for at in range(values.size):
-        if (places[at] != spare) & (not is_usable(values[at], limits)):
-            notes.odd[found] = first + at
-            found += 1
-    notes.numbers[0] = found
-
-
-@kernel
-def add_signal(
+def add_shared(
     pixels: Pixels,
-    first: int,
+    variance: Pixels | None,
+    floor: float,
     bins: Index,
     shares: Singles,
     limits: Limits,
     sums: Floats,
     notes: Notes,
 ) -> None:
-    """Share each pixel out over its bins; note those that do not count.
+    """Share each pixel out over its bins, and its variance by the squares of its shares.
 
     Parameters
     ----------
-    pixels, first, bins, limits, notes
+    pixels, bins, limits, notes
         As in `add_whole`; the pixels are of any type.
+    variance
+        Of each pixel; None: `sums` have no room for it.
+    floor
+        The least that a variance is taken for.
     shares
         Of all pixels of the frame.
     sums
-        Of float64.
+        Of the pixels, and of the variance behind them.
     """
     spare = bins.dtype.type(sums.shape[1] - 1)
-    chunk = np.empty(CHUNK)
+    chunk, weights = np.empty(CHUNK), np.empty(CHUNK)
     for begin in range(0, pixels.size, CHUNK):
-        values = pixels[begin : begin + CHUNK]
-        places = bins[first + begin : first + begin + values.size]
-        odd = False
-        for at in range(values.size):
-            odd |= (places[at] != spare) & (not is_usable(values[at], limits))
-        if not len(shares):
-            below = False
-            for at in range(values.size):
-                inside, counts = places[at] != spare, is_usable(values[at], limits)
-                below |= inside & counts & (values[at] < 0)
-            notes.numbers[1] |= below
-        if not odd:
-            share_out(values, False, places, shares, first + begin, sums)
-            continue
-        for at in range(values.size):
-            chunk[at] = values[at] if is_usable(values[at], limits) else 0
-        _note(values, places, spare, first + begin, limits, notes)
-        share_out(chunk, False, places, shares, first + begin, sums)
+        values, places = pixels[begin : begin + CHUNK], bins[begin : begin + CHUNK]
+        odd = _look(values, places, spare, begin, limits, notes)
+        if variance is None:
+            if odd:
+                _copy(values, values, 0.0, limits, chunk, weights)
+                _share_out(chunk, None, 0.0, places, shares, begin, sums)
+            else:
+                _share_out(values, None, 0.0, places, shares, begin, sums)
+        elif odd:
+            told = variance[begin : begin + CHUNK]
+            _copy(values, told, floor, limits, chunk, weights)
+            _share_out(chunk, weights, -np.inf, places, shares, begin, sums)
+        else:
+            told = variance[begin : begin + CHUNK]
+            _share_out(values, told, floor, places, shares, begin, sums)
 
 
 @kernel
-def share_out(
-    values: Pixels, squared: bool, places: Index, shares: Singles, first: int, sums: Floats
+def _copy(
+    values: Pixels, told: Pixels, floor: float, limits: Limits, chunk: Floats, weights: Floats
 ) -> None:
-    """Add the values of a chunk times their shares, or the squares of these, to their bins.
+    """Copy a chunk and its variance, 0 where pixels do not count."""
+    for at in range(values.size):
+        counts = is_usable(values[at], limits)
+        chunk[at] = values[at] if counts else 0
+        weights[at] = max(np.float64(told[at]), floor) if counts else 0
 
-    `first` is the chunk's first pixel in the frame.
-    """
+
+@kernel
+def _share_out(
+    values: Pixels,
+    weights: Pixels | None,
+    floor: float,
+    places: Index,
+    shares: Singles,
+    first: int,
+    sums: Floats,
+) -> None:
+    """Add the values of a chunk times their shares; `first` is its first pixel in the frame."""
     columns, copies = shares.shape[0], sums.shape[0]
-    sums_0, sums_1 = sums[0], sums[1 % copies]
+    sums_0, sums_1 = sums[0].reshape(-1), sums[1 % copies].reshape(-1)
+    twos = places.size // 2
     if columns == 0:
-        for two in range(places.size // 2):
+        for two in range(twos):
             i = np.uint64(2 * two)
-            j = i + np.uint64(1)
-            sums_0[places[i], 0] += values[i]
-            sums_1[places[j], 0] += values[j]
+            _add(values, weights, floor, places, (1.0,), i, sums_0)
+            i += np.uint64(1)
+            _add(values, weights, floor, places, (1.0,), i, sums_1)
     elif columns == 1:
-        share_1 = shares[0][first : first + places.size]
-        for two in range(places.size // 2):
+        share = shares[0][first : first + places.size]
+        for two in range(twos):
             i = np.uint64(2 * two)
-            _share(values[i], np.float64(share_1[i]), 0.0, 1, squared, places[i], sums_0)
+            _add(values, weights, floor, places, _two(share[i]), i, sums_0)
             i += np.uint64(1)
-            _share(values[i], np.float64(share_1[i]), 0.0, 1, squared, places[i], sums_1)
+            _add(values, weights, floor, places, _two(share[i]), i, sums_1)
     else:
-        share_1 = shares[0][first : first + places.size]
-        share_2 = shares[1][first : first + places.size]
-        for two in range(places.size // 2):
+        share, last = shares[0][first : first + places.size], shares[1][first : first + places.size]
+        for two in range(twos):
             i = np.uint64(2 * two)
-            part, last = np.float64(share_1[i]), np.float64(share_2[i])
-            _share(values[i], part, last, 2, squared, places[i], sums_0)
+            _add(values, weights, floor, places, _three(share[i], last[i]), i, sums_0)
             i += np.uint64(1)
-            part, last = np.float64(share_1[i]), np.float64(share_2[i])
-            _share(values[i], part, last, 2, squared, places[i], sums_1)
+            _add(values, weights, floor, places, _three(share[i], last[i]), i, sums_1)
     if places.size % 2:
         i = np.uint64(places.size - 1)
-        odd_part = np.float64(shares[0, first + i] if columns > 0 else 0)
-        odd_last = np.float64(shares[1, first + i] if columns > 1 else 0)
-        _share(values[i], odd_part, odd_last, columns, squared, places[i], sums_0)
+        if columns == 0:
+            _add(values, weights, floor, places, (1.0,), i, sums_0)
+        elif columns == 1:
+            _add(values, weights, floor, places, _two(shares[0, first + i]), i, sums_0)
+        else:
+            both = _three(shares[0, first + i], shares[1, first + i])
+            _add(values, weights, floor, places, both, i, sums_0)
 
 
 @kernel
-def _share(
-    value: Any, part: float, last: float, columns: int, squared: bool, place: Any, sums: Floats
+def _two(share: float) -> tuple[float, float]:
+    further = np.float64(share)
+    return 1 - further, further
+
+
+@kernel
+def _three(share: float, last: float) -> tuple[float, float, float, float]:
+    further, furthest = np.float64(share), np.float64(last)
+    return 1 - further - furthest, further, furthest, 0.0
+
+
+@kernel
+def _add(
+    values: Pixels,
+    weights: Pixels | None,
+    floor: float,
+    places: Index,
+    shares: Any,
+    at: Any,
+    sums: Floats,
 ) -> None:
-    """Add a value times its shares, of which `part` and `last` are those of the next bins."""
-    left = 1 - part - last
-    if squared:
-        part, last, left = part * part, last * last, left * left
-    sums[place, 0] += value * left
-    if columns > 0:
-        sums[place, 1] += value * part
-    if columns > 1:
-        sums[place, 2] += value * last
+    """Add one pixel of a chunk to all its lanes."""
+    lanes, value = np.uint64(len(shares)), np.float64(values[at])
+    if weights is None:
+        add_products(sums, places[at] * lanes, value, shares)
+    else:
+        weight = max(np.float64(weights[at]), floor)
+        place = np.uint64(places[at]) * (2 * lanes)
+        add_products_and_squares(sums, place, value, weight, shares)
 
 
 @kernel
@@ -250,51 +317,50 @@ def add_to_bins(
 ) -> None:
     """Add values, one to three for each pixel of a chunk, to their bins."""
     copies = sums.shape[0]
-    sums_0, sums_1 = sums[0], sums[1 % copies]
-    for two in range(places.size // 2):
-        i = np.uint64(2 * two)
-        j = i + np.uint64(1)
-        sums_0[places[i], 0] += near[i]
-        sums_1[places[j], 0] += near[j]
-        if columns > 1:
-            sums_0[places[i], 1] += further[i]
-            sums_1[places[j], 1] += further[j]
-        if columns > 2:
-            sums_0[places[i], 2] += last[i]
-            sums_1[places[j], 2] += last[j]
-    if places.size % 2:
-        i = np.uint64(places.size - 1)
-        sums_0[places[i], 0] += near[i]
-        if columns > 1:
-            sums_0[places[i], 1] += further[i]
-        if columns > 2:
-            sums_0[places[i], 2] += last[i]
+    sums_0, sums_1 = sums[0].reshape(-1), sums[1 % copies].reshape(-1)
+    for at in range(places.size):
+        place, into = np.uint64(places[at]), sums_1 if at % 2 else sums_0
+        if columns == 0:
+            add_products(into, place, 1.0, (near[at],))
+        elif columns == 1:
+            add_products(into, place * np.uint64(2), 1.0, (near[at], further[at]))
+        else:
+            each = (near[at], further[at], last[at], 0.0)
+            add_products(into, place * np.uint64(4), 1.0, each)
 
 
 @kernel
 def add_rest(
-    pixels: Pixels, rest: Rest, corrections: Corrections, limits: Limits, sums: Floats, lost: Floats
+    pixels: Pixels,
+    variance: Pixels | None,
+    floor: float,
+    rest: Rest,
+    corrections: Corrections,
+    limits: Limits,
+    sums: Floats,
+    lost: Floats,
 ) -> None:
     """Add the shares of the pixels that lie in many bins, or to `lost` if they do not count.
 
     Parameters
     ----------
-    pixels
-        The whole frame.
+    pixels, variance, floor
+        As in `add_shared`.
     sums
-        (copies, bins + 1, at least 1), of the pixels.
+        (2, bins): of the pixels, and of the variance.
     lost
         (4, bins + 1): sums of what is missing, as in `lose`.
     """
     dark, normalization = corrections
-    copies = sums.shape[0]
     for entry in range(rest.pixel.size):
-        pixel, share = rest.pixel[entry], np.float64(rest.share[entry])
+        pixel, place, share = rest.pixel[entry], rest.bin[entry], np.float64(rest.share[entry])
         if is_usable(pixels[pixel], limits):
-            sums[pixel % copies, rest.bin[entry], 0] += share * pixels[pixel]
+            sums[0, place] += share * pixels[pixel]
+            if variance is not None:
+                sums[1, place] += share * share * max(np.float64(variance[pixel]), floor)
         else:
             weight = normalization[pixel * (normalization.size > 1)]
-            _lose(lost, rest.bin[entry], share, weight, dark[pixel * (dark.size > 1)])
+            _lose(lost, place, share, weight, dark[pixel * (dark.size > 1)])
 
 
 @kernel
