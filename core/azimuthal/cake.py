@@ -43,27 +43,11 @@ class CakeIntegrator:
 
     Parameters
     ----------
-    experiment
-        The detector and its corrections.
     radial_bins, azimuthal_bins
         Bins of the two axes.
-    unit
-        Of the radial axis.
-    radial_range
-        Least and greatest radius in `unit`; None: all that is on the detector.
-    azimuth_range
-        Sector in deg, as in `Integrator`; None: all that is on the detector.
-    split
-        How pixels are shared out over bins.
-    error_model
-        Where sigma comes from.
-    compute
-        Where the frames are summed.
 
-    Raises
-    ------
-    ValueError
-        In one sentence, if there can be no such bins, or the device cannot be used.
+    The others are those of `Integrator`, and so is what is raised; without
+    `azimuth_range` the cake reaches over the azimuths that are on the detector.
     """
 
     def __init__(
