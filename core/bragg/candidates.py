@@ -72,19 +72,19 @@ class Clipper:
         guess(
             pixels, layout.norm, layout.dark, limits, layout.sample, layout.count,
             layout.norm_sum, layout.norm_squared, self._reach, clipping.model, clipping.tables,
-            scratch.whole, scratch.reference, scratch.cap, scratch.low, scratch.high,
+            scratch.whole, scratch.reference, scratch.window, scratch.low, scratch.high,
         )  # fmt: skip
         self._scan(pixels, limits, scratch)
         average, deviation = (np.empty(layout.bins, np.float32) for _ in range(2))
-        count = np.empty(layout.bins, np.int64)
+        count, totals = np.empty(layout.bins, np.int64), np.empty((2, layout.bins))
         clip_rings(
             pixels, layout.norm, layout.dark, scratch.formula, limits,
             layout.order, layout.start, layout.norm_sum, layout.norm_squared,
             scratch.by_ring, scratch.values, scratch.begin, scratch.low, scratch.high,
-            scratch.reference, scratch.cap, scratch.sums(), scratch.whole,
-            scratch.pixels, clipping, average, deviation, count,
+            scratch.reference, scratch.window, scratch.sums(), scratch.whole,
+            scratch.pixels, clipping, average, deviation, count, totals,
         )  # fmt: skip
-        return Background(average, deviation, count), scratch
+        return Background(average, deviation, count, totals), scratch
 
     def _scratch(self, dtype: np.dtype[Any]) -> Scratch:
         local = self._local
@@ -243,8 +243,8 @@ def sort_by_ring(
 def clip_rings(
     pixels: Any, norm: Any, dark: Any, formula: Any, limits: Any, order: Any, start: Any,
     norm_sum: Any, norm_squared: Any, by_ring: Any, values: Any, begin: Any, low: Any, high: Any,
-    reference: Any, cap: Any, sums: Any, whole: bool, room: Any, clipping: Any, average: Any,
-    deviation: Any, count: Any,
+    reference: Any, window: Any, sums: Any, whole: bool, room: Any, clipping: Any, average: Any,
+    deviation: Any, count: Any, totals: Any,
 ) -> None:  # fmt: skip
     """Clip every ring: its candidates, or all its pixels where a band ends too far inside."""
     model = clipping.model
@@ -264,17 +264,22 @@ def clip_rings(
             base = Sums(
                 inside, signal, rest, norm_squared[ring] - weight_squared, term, about, square
             )
-        clipped = clip_ring(base, room, number, reference[ring], cap[ring], clipping)
+        totals[0, ring], totals[1, ring] = base.signal, base.norm
+        for index in range(number):
+            totals[0, ring] += room.signal[index]
+            totals[1, ring] += room.norm[index]
+        clipped = clip_ring(base, room, number, reference[ring], window[ring], clipping)
         if inside > 0 and (
             clipped.lowest > low[ring] - CLOSE * abs(low[ring])
             or clipped.highest < high[ring] + CLOSE * abs(high[ring])
-            or cap[ring] < high[ring]
+            or high[ring] - reference[ring] > window[ring]
+            or reference[ring] - low[ring] > window[ring]
         ):
             number, _, _ = load(
                 pixels, order, norm, dark, formula, limits, model, order, start[ring],
                 start[ring + 1], room,
             )  # fmt: skip
-            clipped = clip_ring(nothing, room, number, reference[ring], cap[ring], clipping)
+            clipped = clip_ring(nothing, room, number, reference[ring], window[ring], clipping)
         average[ring], deviation[ring] = clipped.average, clipped.deviation
         count[ring] = clipped.number
 

@@ -32,13 +32,14 @@ takes pixels for counts; those of float frames may lie between whole numbers.
 
 pyFAI starts from the mean of all pixels, which one spot can lift off the background
 so far that every pixel lies outside the band. Here the first mean and deviation are
-those of the pixels up to a cap,
+those of the pixels in a window about the median `M`, as far below as above,
 
-    cap = M + ln(2) / W + 6 max(1.4826 D, sqrt((M + ln(2) / W) / W)),
+    |x - M| <= ln(2) / W + 6 max(1.4826 D, sqrt((|M| + ln(2) / W) / W)).
 
-`M` the median of up to 64 pixels spread over the ring, `D` the median distance from
-it: a Poisson mean lies at most ln(2) over its median (Choi 1994). The cap takes no
-pixel away. If it leaves none out, the start is pyFAI's.
+`M` is that of up to 32 pixels spread over the ring (of two in the middle the one
+nearer to 0, as half of a ring may be a peak, or counters that wrapped), `D` the median
+distance from it: a Poisson mean lies at most ln(2) over its median (Choi 1994). The
+window takes no pixel away. If it leaves none out, the start is pyFAI's.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ ROOT_TWO_PI = math.sqrt(2 * math.pi)
 LN_2 = math.log(2)
 FEWEST = 3
 """Pixels of a ring that Chauvenet's criterion takes at least."""
-CAP = 6.0
-"""Deviations above the median from which on a pixel is not in the first mean."""
+WINDOW = 6.0
+"""Deviations from the median beyond which a pixel is not in the first mean."""
 MAD = 1.4826
 """Standard deviation of a Gaussian in terms of its median absolute deviation."""
 
@@ -114,6 +115,8 @@ class Background:
     """Standard deviation of a pixel about it, (bins,)."""
     count: NDArray[np.int64]
     """Pixels left after clipping, (bins,)."""
+    totals: Floats
+    """Sums of I and of normalization over all usable pixels, clipped or not, (2, bins)."""
 
     def filled(self) -> tuple[Singles, Singles]:
         """Return average and deviation, rings without pixels bridged from those beside them."""
@@ -209,11 +212,11 @@ def band_of(sums: Sums, deviation: float, cutoff: float, clipping: Clipping) -> 
 
 
 @kernel
-def sum_up(base: Sums, pixels: Pixels, left: int, reference: float, cap: float) -> Sums:
-    """Return the sums of the base and of the first pixels left, of values up to a cap."""
+def sum_up(base: Sums, pixels: Pixels, left: int, reference: float, window: float) -> Sums:
+    """Return the sums of the base and of the first pixels left, of values near the reference."""
     number, signal, norm, norm_squared, variance, shifted, square = base
     for index in range(left):
-        if not pixels.value[index] <= cap:
+        if not abs(pixels.value[index] - reference) <= window:
             continue
         weight = pixels.norm[index]
         distance = pixels.signal[index] - reference * weight
@@ -229,7 +232,7 @@ def sum_up(base: Sums, pixels: Pixels, left: int, reference: float, cap: float) 
 
 @kernel
 def clip_ring(
-    base: Sums, pixels: Pixels, number: int, reference: float, cap: float, clipping: Clipping
+    base: Sums, pixels: Pixels, number: int, reference: float, window: float, clipping: Clipping
 ) -> Clipped:
     """Clip a ring.
 
@@ -244,13 +247,13 @@ def clip_ring(
         Of the others.
     reference
         Value near the background: squares are summed about it, to keep their digits.
-    cap
-        Greatest value in the first mean.
+    window
+        Greatest distance from it of a value in the first mean.
     """
     left, lowest, highest = number, -np.inf, np.inf
     if base.number + left == 0:
         return Clipped(np.nan, np.nan, 0, lowest, highest)
-    sums = sum_up(base, pixels, left, reference, cap)
+    sums = sum_up(base, pixels, left, reference, window)
     if sums.number == 0:
         sums = sum_up(base, pixels, left, reference, np.inf)
     for _ in range(clipping.cycles):

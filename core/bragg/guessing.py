@@ -1,6 +1,6 @@
 """First guess of the background of each ring, from a sample of its pixels.
 
-It gives the reference and the cap of `clipping`, and the inner range of `candidates`.
+It gives the reference and the window of `clipping`, and the inner range of `candidates`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..azimuthal.limits import is_usable
 from ..compute.jit import kernel
-from .clipping import CAP, CLASSIC, LN_2, MAD, POISSON
+from .clipping import CLASSIC, LN_2, MAD, POISSON, WINDOW
 from .layout import SAMPLE, dark_at, norm_at
 from .quantile import limits_of_clipping
 
@@ -23,29 +23,33 @@ WIDEST = 1 << 19
 @kernel
 def guess(
     pixels: Any, norm: Any, dark: Any, limits: Any, sample: Any, count: Any, norm_sum: Any,
-    norm_squared: Any, reach: Any, model: int, tables: Any, whole: bool, reference: Any, cap: Any,
-    low: Any, high: Any,
+    norm_squared: Any, reach: Any, model: int, tables: Any, whole: bool, reference: Any,
+    window: Any, low: Any, high: Any,
 ) -> None:  # fmt: skip
-    """Guess where the background of each ring lies: reference, cap, inner range."""
+    """Guess where the background of each ring lies: reference, window, inner range."""
     values, distances = np.empty(SAMPLE), np.empty(SAMPLE)
     for ring in range(count.size):
         number = take_sample(pixels, norm, dark, limits, sample[ring], count[ring], values)
         low[ring], high[ring] = 1.0, 0.0
         if number == 0:
-            reference[ring], cap[ring] = 0.0, np.inf
+            reference[ring], window[ring] = 0.0, np.inf
             continue
         sort(values, number)
-        middle = values[(number - 1) // 2]
+        middle, upper = values[(number - 1) // 2], values[number // 2]
+        if abs(upper) < abs(middle):
+            middle = upper
         for index in range(number):
             distances[index] = abs(values[index] - middle)
         sort(distances, number)
         scatter = MAD * distances[(number - 1) // 2]
         weight = norm_squared[ring] / norm_sum[ring]
-        raised = middle + LN_2 / weight
-        top = raised + CAP * max(scatter, math.sqrt(max(raised, 0.0) / weight))
-        reference[ring], cap[ring] = middle, top
+        lift = LN_2 / weight
+        near = lift + WINDOW * max(scatter, math.sqrt((abs(middle) + lift) / weight))
+        reference[ring], window[ring] = middle, near
         if count[ring] >= 2 * SAMPLE:
-            first, last = inner(values, number, top, scatter, weight, reach[ring], model, tables)
+            first, last = inner(
+                values, number, middle, near, scatter, weight, reach[ring], model, tables
+            )
             if whole:
                 first, last = usable_range(first, last, middle, limits)
             low[ring], high[ring] = first, last
@@ -80,7 +84,8 @@ def sort(values: Any, number: int) -> None:
 def inner(
     values: Any,
     number: int,
-    top: float,
+    middle: float,
+    near: float,
     scatter: float,
     weight: float,
     reach: float,
@@ -88,17 +93,17 @@ def inner(
     tables: Any,
 ) -> tuple[float, float]:
     """Return a range well within all bands and below all thresholds, as far as a sample tells."""
-    total, below = 0.0, 0
+    total, used = 0.0, 0
     for index in range(number):
-        if values[index] <= top:
+        if abs(values[index] - middle) <= near:
             total += values[index]
-            below += 1
-    mean = total / below
+            used += 1
+    mean = total / used
     if model not in (POISSON, CLASSIC) and scatter > 0:
-        error = 2 * scatter / math.sqrt(below)
+        error = 2 * scatter / math.sqrt(used)
         return mean + error - reach * scatter, mean - error + reach * scatter
     least = 1.0 if model == CLASSIC else 0.0
-    error = 2 * math.sqrt(max(mean, least, 1 / (below * weight)) / (weight * below))
+    error = 2 * math.sqrt(max(mean, least, 1 / (used * weight)) / (weight * used))
     lower, upper = max(mean - error, 0.0), max(mean + error, 0.0)
     first = upper - reach * math.sqrt(max(upper, least) / weight)
     last = lower + reach * math.sqrt(max(lower, least) / weight)

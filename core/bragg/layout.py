@@ -87,7 +87,7 @@ class Scratch:
         """First candidate of each ring in `by_ring`, and the end."""
         self.kept: Index = np.empty(size, np.uint32)
         self.low, self.high = np.zeros(bins), np.zeros(bins)
-        self.reference, self.cap = np.zeros(bins), np.zeros(bins)
+        self.reference, self.window = np.zeros(bins), np.zeros(bins)
         self.bottom, self.span = (np.empty(bins + 1, np.uint32) for _ in range(2))
         self.bottom[bins], self.span[bins] = NOBODY, np.iinfo(np.uint32).max
         squared = model in (Model.AZIMUTHAL, Model.HYBRID)

@@ -170,12 +170,12 @@ class _Work:
         self._segments = -(-self._size // SEGMENT)
         self._pixels = device.room(self._size * dtype.itemsize)
         self._sorted = device.room(layout.order.size * dtype.itemsize)
-        self._background = device.room(3 * self._bins * 4)
+        self._background = device.room(7 * self._bins * 4)
         self._filled = device.room(2 * self._bins * 4)
         self._least = device.room((self._bins + 1) * 8)
         self._picked = device.room(self._size * 4)
         self._numbers = device.room(self._segments * 4)
-        self._found = self._lane.locked(3 * self._bins, np.uint32)
+        self._found = self._lane.locked(7 * self._bins, np.uint32)
         self._kept = self._lane.locked(self._size + 1, np.uint32)
         self._pickings: list[_Picking] = []
         self._expected = FEW
@@ -233,8 +233,9 @@ class _Work:
         lane.start_fetch(self._found, self._background)
         kept = self._fetch(self._pickings[0]).copy()
         average, deviation = self._found[: 2 * bins].view(np.float32).reshape(2, bins)
-        count = self._found[2 * bins :].astype(np.int64)
-        return Background(average.copy(), deviation.copy(), count), kept
+        count = self._found[2 * bins : 3 * bins].astype(np.int64)
+        totals = self._found[3 * bins :].copy().view(np.float64).reshape(2, bins)
+        return Background(average.copy(), deviation.copy(), count, totals), kept
 
     def picked_again(self) -> Index | None:
         """Return what was picked of that frame by the second rule, until the next; None: no rule.

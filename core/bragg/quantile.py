@@ -82,15 +82,23 @@ def picking_table(cutoff: float) -> Floats:
     return _frozen(np.maximum(solve(ndtr(-min(cutoff, LARGEST)), means(FINE), True), 0))
 
 
-@lru_cache(maxsize=8)
 def clipping_tables(largest: float) -> Quantiles:
     """Return tables for cutoffs from 0 to at least the largest, with `COARSE` steps."""
-    count = math.ceil(min(largest, LARGEST) / CUT_STEP) + 2
-    tails = ndtr(-CUT_STEP * np.arange(count))
-    upper = np.array([solve(tail, means(COARSE), True) for tail in tails])
-    lower = np.array([solve(tail, means(COARSE), False) for tail in tails])
+    return _tables_of(math.ceil(min(largest, LARGEST) / CUT_STEP) + 2)
+
+
+@lru_cache(maxsize=8)
+def _tables_of(count: int) -> Quantiles:
+    upper, lower = zip(*map(_row, range(count)), strict=True)
     # Close to a cutoff of 0 and a mean of 0 the median may lie beyond the mean.
     return Quantiles(_frozen(np.maximum(upper, 0)), _frozen(np.maximum(lower, 0)))
+
+
+@lru_cache(maxsize=256)
+def _row(number: int) -> tuple[Floats, Floats]:
+    """Return excess and shortfall at a cutoff; tables of every size have the same first rows."""
+    tail = ndtr(-CUT_STEP * number)
+    return solve(tail, means(COARSE), True), solve(tail, means(COARSE), False)
 
 
 def _frozen(table: Floats) -> Floats:

@@ -13,7 +13,7 @@
 #define WORD 32
 #define LN_2 0.69314718055994530942
 #define ROOT_TWO_PI 2.50662827463100050242
-#define CAP 6.0
+#define WINDOW 6.0
 #define MAD 1.4826
 #define MARGIN 1e-4
 
@@ -38,6 +38,10 @@
 #define SHIFTED_WEIGHT (TERM + HAS_TERM)
 #define SHIFTED_SQUARED (SHIFTED_WEIGHT + 1)
 #define TERMS (2 + 2 * NORM + HAS_TERM + 2 * HAS_SQUARES)
+// Behind them signal and normalization of all usable pixels.
+#define TOTAL TERMS
+#define TOTAL_WEIGHT (TERMS + NORM)
+#define ALL_TERMS (TERMS + 1 + NORM)
 
 // ------------------------------------------------------------------ quantiles
 
@@ -116,9 +120,9 @@ static inline double by_variance(__local const double *sums)
     return sqrt(fmax(total, 0.0) / SUM(WEIGHT_SQUARED));
 }
 
-// The median of the values that count, found by their ranks; of two the lower.
-static inline void median(
-    __local const double *values, __local const int *counts, int number, __local double *found)
+// Put the values that count in order, by their ranks.
+static inline void sort(
+    __local const double *values, __local const int *counts, __local double *in_order)
 {
     for (int index = get_local_id(0); index < SAMPLE; index += get_local_size(0)) {
         int rank = 0;
@@ -126,14 +130,14 @@ static inline void median(
             rank += counts[other]
                  && (values[other] < values[index]
                      || (values[other] == values[index] && other < index));
-        if (counts[index] && rank == (number - 1) / 2)
-            *found = values[index];
+        if (counts[index])
+            in_order[rank] = values[index];
     }
 }
 
 // What is summed up at present.
-#define FIRST 0   // what lies below the cap
-#define ALL 1     // all, as nothing lies below the cap
+#define FIRST 0   // what lies in the window about the median
+#define ALL 1     // all, as nothing lies there
 #define CYCLE 2   // what lies in a band more
 #define REMAINS 3 // what is left, for good
 #define DONE 4
@@ -141,7 +145,8 @@ static inline void median(
 // The background of each ring, a work group for one. The pixels of ring r are `order` from
 // start[r] to start[r + 1]; `norm` and `dark` lie in that order too, and so does `sorted`,
 // memory for the pixels. `constants` are the sums [2][rings] of norm and of its square.
-// result[3][rings]: average and deviation as floats, number of pixels left.
+// result[3][rings]: average and deviation as floats, number of pixels left. Behind it
+// doubles[2][rings]: signal and normalization of all usable pixels.
 __kernel void clip_rings(
     __global const PIXEL *pixels, __constant PIXEL *limits,
     __global const uint *start, __global const uint *order,
@@ -150,11 +155,12 @@ __kernel void clip_rings(
     const int columns, const double cutoff, const int cycles, __global PIXEL *sorted,
     __global uint *result)
 {
-    __local double part[TERMS * LANES];
+    __local double part[ALL_TERMS * LANES];
     __local double values[SAMPLE];
     __local int counts[SAMPLE];
     __local uint usables[LANES];
-    __local double middle, scatter, low, high;
+    __local double in_order[SAMPLE];
+    __local double low, high;
     __local int phase;
     const uint ring = get_group_id(0), rings = get_num_groups(0);
     const uint begin = start[ring], end = start[ring + 1], size = end - begin;
@@ -170,27 +176,34 @@ __kernel void clip_rings(
             values[index] = ((double)value - dark[entry * DARK]) / norm[entry * NORM];
         }
     }
-    if (get_local_id(0) == 0)
-        middle = scatter = 0;
     barrier(CLK_LOCAL_MEM_FENCE);
     int number = 0;
     for (int index = 0; index < SAMPLE; index++)
         number += counts[index];
-    median(values, counts, number, &middle);
+    sort(values, counts, in_order);
     barrier(CLK_LOCAL_MEM_FENCE);
-    const double reference = middle;
+    double reference = 0;
+    if (number > 0) {
+        const double middle = in_order[(number - 1) / 2], upper = in_order[number / 2];
+        reference = fabs(upper) < fabs(middle) ? upper : middle;
+    }
     for (int index = get_local_id(0); index < SAMPLE; index += get_local_size(0))
         values[index] = fabs(values[index] - reference);
     barrier(CLK_LOCAL_MEM_FENCE);
-    median(values, counts, number, &scatter);
+    sort(values, counts, in_order);
     barrier(CLK_LOCAL_MEM_FENCE);
     if (get_local_id(0) == 0) {
         const double weight = constants[rings + ring] / constants[ring];
-        const double raised = reference + LN_2 / weight;
+        const double lift = LN_2 / weight;
         low = -INFINITY;
         high = INFINITY;
-        if (number > 0)
-            high = raised + CAP * fmax(MAD * scatter, sqrt(fmax(raised, 0.0) / weight));
+        if (number > 0) {
+            const double scatter = MAD * in_order[(number - 1) / 2];
+            const double window =
+                lift + WINDOW * fmax(scatter, sqrt((fabs(reference) + lift) / weight));
+            low = reference - window;
+            high = reference + window;
+        }
         phase = FIRST;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -203,8 +216,8 @@ __kernel void clip_rings(
         const double least = low, most = high;
         const int first = phase == FIRST;
         for (uint lane = get_local_id(0); lane < LANES; lane += get_local_size(0)) {
-            double sums[TERMS];
-            for (int term = 0; term < TERMS; term++)
+            double sums[ALL_TERMS];
+            for (int term = 0; term < ALL_TERMS; term++)
                 sums[term] = 0;
             uint found = 0;
             for (uint entry = begin + lane; entry < end; entry += LANES) {
@@ -218,7 +231,9 @@ __kernel void clip_rings(
                 found++;
                 const double offset = dark[entry * DARK], weight = norm[entry * NORM];
                 const double signal = (double)value - offset;
+                sums[TOTAL] += signal;
 #if NORM
+                sums[TOTAL_WEIGHT] += weight;
                 const double x = signal / weight;
 #else
                 const double x = signal;
@@ -244,22 +259,27 @@ __kernel void clip_rings(
                 sums[SHIFTED_SQUARED] += far * far;
 #endif
             }
-            for (int term = 0; term < TERMS; term++)
+            for (int term = 0; term < ALL_TERMS; term++)
                 part[term * LANES + lane] = sums[term];
             usables[lane] = found;
         }
-        REDUCE(part, TERMS);
+        REDUCE(part, ALL_TERMS);
         if (first)
             REDUCE(usables, 1);
         if (get_local_id(0) == 0) {
             const uint inside = (uint)part[NUMBER * LANES];
             int next = CYCLE;
-            if (first)
+            if (first) {
                 left = usables[0];
+                const double all = NORM ? part[TOTAL_WEIGHT * LANES] : left;
+                vstore2(as_uint2(part[TOTAL * LANES]), ring, result + 3 * rings);
+                vstore2(as_uint2(all), rings + ring, result + 3 * rings);
+            }
             if (left == 0) {
                 next = DONE;
             } else if (first && inside == 0) {
                 next = ALL;
+                low = -INFINITY;
                 high = INFINITY;
             } else if (phase == REMAINS || (phase == CYCLE && inside == left)) {
                 next = DONE;

@@ -108,34 +108,39 @@ class Plain:
         left = on_ring[self.usable[on_ring]]
         if left.size == 0:
             return math.nan, math.nan, 0
-        start = left[self.value[left] <= self._cap(on_ring)]
-        mean, deviation, weight = self._moments(start if start.size else left, False)
+        floor, cap = self._floor_and_cap(on_ring)
+        start = left[(self.value[left] >= floor) & (self.value[left] <= cap)]
+        start = start if start.size else left
+        mean, deviation, weight = self._moments(start, False)
+        scale = CLOSE * (1 + np.abs(self.value[start]).max())
         for _ in range(self.settings.cycles):
             cut = math.sqrt(2 * math.log(max(left.size, 3) / math.sqrt(2 * math.pi)))
             low, high = self._band(mean, deviation, weight, max(cut, self.settings.cutoff_clip))
             x = self.value[left]
-            scale = CLOSE * (1 + np.abs(x).max())
             self.tie[ring] |= bool(((abs(x - low) < scale) | (abs(x - high) < scale)).any())
             stay = left[(x >= low) & (x <= high)]
             if stay.size in (0, left.size):
                 break
             left = stay
             mean, deviation, weight = self._moments(left, False)
+            scale = CLOSE * (1 + np.abs(self.value[left]).max())
         mean, deviation, _ = self._moments(left, True)
         return mean, deviation, left.size
 
-    def _cap(self, on_ring: NDArray[np.intp]) -> float:
+    def _floor_and_cap(self, on_ring: NDArray[np.intp]) -> tuple[float, float]:
         number = min(on_ring.size, SAMPLE)
         sample = on_ring[np.arange(number) * on_ring.size // number]
         values = np.sort(self.value[sample[self.usable[sample]]])
         if values.size == 0:
-            return math.inf
-        middle = values[(values.size - 1) // 2]
+            return -math.inf, math.inf
+        middles = values[(values.size - 1) // 2], values[values.size // 2]
+        middle = min(middles, key=abs)
         distance = np.sort(abs(values - middle))[(values.size - 1) // 2]
         norm = self.norm[on_ring]
         weight = (norm**2).sum() / norm.sum()
-        raised = middle + math.log(2) / weight
-        return float(raised + 6 * max(1.4826 * distance, math.sqrt(max(raised, 0) / weight)))
+        lift = math.log(2) / weight
+        reach = lift + 6 * max(1.4826 * distance, math.sqrt((abs(middle) + lift) / weight))
+        return float(middle - reach), float(middle + reach)
 
     def _moments(self, left: NDArray[np.intp], last: bool) -> tuple[float, float, float]:
         signal, norm = self.signal[left], self.norm[left]

@@ -70,6 +70,9 @@ def same(found: SparseFrame, expected: SparseFrame) -> None:
             err_msg=name,
         )  # fmt: skip
     np.testing.assert_array_equal(found.background.count, expected.background.count)
+    if expected.intensity.dtype.kind in "iu":
+        totals = found.background.totals, expected.background.totals
+        np.testing.assert_allclose(*totals, rtol=1e-12, atol=1e-6)
     np.testing.assert_array_equal(found.index, expected.index)
     np.testing.assert_array_equal(found.intensity, expected.intensity)
     assert found.index.dtype == np.uint32
@@ -137,18 +140,48 @@ def test_cycles_and_cutoffs(
 
 
 @pytest.mark.parametrize("model", ("poisson", "azimuthal"))
-@pytest.mark.parametrize("pixels", range(1, 9))
-def test_rings_of_few_pixels_most_of_them_peak(opencl: Compute, model: str, pixels: int) -> None:
-    random = np.random.default_rng(pixels)
-    for peak in (20, 1000, 2**31 - 2):
-        image = np.full(SHAPE, 2, np.int32)
-        chosen = random.permutation(image.size)[:pixels]
-        image.flat[chosen[::2]] = peak
-        mask = np.ones(image.size, np.bool_)
-        mask[chosen] = False
-        plain = PlainRings(SHAPE, 1, mask=mask.reshape(SHAPE))
-        found = check(image, plain, opencl, error_model=parse_error_model(model))
-        assert found.background.count[0] > 0
+@pytest.mark.parametrize("outlier", (20, 1000, 2**31 - 2, -20, -1000, -(2**31)))
+def test_rings_of_few_pixels_most_of_them_far_off(
+    opencl: Compute, model: str, outlier: int
+) -> None:
+    image, plain = np.full(SHAPE, 2, np.int32), PlainRings(SHAPE, 8)
+    order = np.random.default_rng(1).permutation(image.size)
+    plain.ring[:] = plain.bins
+    for ring in range(plain.bins):
+        chosen, order = order[: ring + 1], order[ring + 1 :]
+        plain.ring[chosen] = ring
+        image.flat[chosen[::2]] = outlier
+    found = check(image, plain, opencl, error_model=parse_error_model(model))
+    assert (found.background.count > 0).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("plain", (True, False))
+def test_pixels_far_below_zero_do_not_pull_their_rings_down(
+    opencl: Compute, model: str, plain: bool
+) -> None:
+    of, image = PlainRings(SHAPE, 23) if plain else corrected(), frame("int32", spots=0)
+    how = parse_error_model(model)
+    clean = check(image, of, opencl, error_model=how).background
+    image.flat[::60], image.flat[::71] = -(2**31), -1000
+    found = check(image, of, opencl, error_model=how).background
+    np.testing.assert_allclose(found.average, clean.average, atol=0.7)
+
+
+def test_floats_far_below_zero_do_not_pull_their_rings_down(opencl: Compute) -> None:
+    image = frame("float64", spots=0)
+    image.flat[::60], image.flat[::71] = -1e300, -1e30
+    found = check(image, PlainRings(SHAPE, 23), opencl).background
+    assert (found.average > 4).all()
+
+
+@pytest.mark.parametrize("model", ("poisson", "azimuthal", "hybrid"))
+def test_negative_noise_on_half_of_the_pixels(opencl: Compute, model: str) -> None:
+    image = np.random.default_rng(3).normal(0, 9, SHAPE).round().astype(np.int32)
+    image.flat[::60], image.flat[::71] = -(2**31), 10**6
+    plain = PlainRings(SHAPE, 23, marks=False)
+    found = check(image, plain, opencl, error_model=parse_error_model(model)).background
+    np.testing.assert_allclose(found.average, 0, atol=4)
 
 
 @pytest.mark.parametrize(
