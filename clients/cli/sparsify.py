@@ -115,16 +115,16 @@ def sparsify_bragg(
             rich_help_panel=CLIPPING,
         ),
     ] = 3.0,
-    margin: Annotated[
+    spot_size: Annotated[
         int,
         typer.Option(
-            min=0,
-            max=10,
-            help="Rows and columns around each kept pixel that are kept with it: 1 or 2 keep the "
-            "skirts of spots.",
+            min=1,
+            max=15,
+            help="Side of the squares that are kept whole where their pixels together stand out "
+            "by --cutoff-pick: 3 keeps weak spots. Odd; 1: single pixels only.",
             rich_help_panel=CLIPPING,
         ),
-    ] = 0,
+    ] = 1,
     error_model: Annotated[
         str,
         typer.Option(
@@ -203,7 +203,7 @@ def sparsify_bragg(
         "cycles": cycle,
         "cutoff_clip": cutoff_clip,
         "cutoff_pick": cutoff_pick,
-        "margin": margin,
+        "spot_size": spot_size,
         "error_model": error_model,
         "noise": noise,
         "peak_finder": finder,

@@ -19,7 +19,7 @@ from ...core.bragg.sparse_file import PEAK, SparseFile
 from ...core.bragg.stage import BraggStage, engine
 from ...core.compute.device import Compute
 from ...core.sources.files import HDF5_SUFFIXES, FilesSource, matching
-from ...core.sources.hdf5 import find_images, open_hdf5
+from ...core.sources.hdf5_file import find_images, open_hdf5
 from ...core.stage import Row
 from .console import stderr
 from .reducing import Work, check_output, first_frame, queue_of, reduce_to_file

@@ -6,7 +6,9 @@
 
 Between bins the background is linear, beyond the ends constant (as in fabio's
 `densify`, whose images these are within its rounding; but its compiled one has 0
-nearer to the beam than the first bin's centre). Integers are rounded, half away from
+nearer to the beam than the first bin's centre). Where a file tells the mean of what was
+not kept, as ours do, it takes the place of the background: that is what chance left below
+the threshold, and a frame keeps its counts (see `filling`). Integers are rounded, half away from
 0, and stay within their type; the pixels that were kept are never turned into floats.
 
 With noise, counts are drawn around the background. Where it is `GAUSSIAN` standard
@@ -106,7 +108,7 @@ class Densifier:
             If there is to be noise and nothing says how much, or `random` is missing.
         """
         image = np.empty(self.shape[0] * self.shape[1], self.dtype)
-        levels = self._levels(frame.average)
+        levels = self._levels(frame.average if frame.fill is None else frame.fill)
         places = self._ring, self._fraction, self._scale, self._dark
         limits = _limits(self.dtype)
         if noise == 0 or frame.average is None:
@@ -219,7 +221,6 @@ def _fill(
 ) -> None:
     """Set each pixel to its background, or to the dummy where that is NaN."""
     scaled = scale.size > 0
-    least, largest, lowest, highest, integer = limits
     for pixel in range(image.size):
         below, above = levels[ring[pixel]], levels[ring[pixel] + 1]
         value = below + fraction[pixel] * (above - below)
@@ -227,16 +228,22 @@ def _fill(
             value *= scale[pixel]
         if dark.size > 0:
             value += dark[pixel]
-        if integer:
-            value += np.copysign(0.5, value)  # the cast cuts off towards 0
-        if np.isnan(value):
-            image[pixel] = dummy
-        elif integer and value >= highest:
-            image[pixel] = largest
-        elif integer and value <= lowest:
-            image[pixel] = least
-        else:
-            image[pixel] = value
+        image[pixel] = _stored(value, limits, dummy)
+
+
+@kernel
+def _stored(value: float, limits: Any, dummy: Any) -> Any:
+    """Return a value as an image holds it: integers rounded and within their type."""
+    least, largest, lowest, highest, integer = limits
+    if np.isnan(value):
+        return dummy
+    if integer:
+        value += np.copysign(0.5, value)  # the cast cuts off towards 0
+        if value >= highest:
+            return largest
+        if value <= lowest:
+            return least
+    return type(dummy)(value)
 
 
 @cache
@@ -280,7 +287,6 @@ def _fill_noisy(
 ) -> None:
     """Set each pixel to a draw around its background, or to the dummy where that is NaN."""
     scaled = scale.size > 0
-    least, largest, lowest, highest, integer = limits
     for pixel in range(image.size):
         lower = ring[pixel]
         part = fraction[pixel]
@@ -298,16 +304,7 @@ def _fill_noisy(
             else:
                 drawn = max(random.normal(value, deviation), 0.0)
             value += noise * (drawn - value)
-        if integer:
-            value += np.copysign(0.5, value)
-        if np.isnan(value):
-            image[pixel] = dummy
-        elif integer and value >= highest:
-            image[pixel] = largest
-        elif integer and value <= lowest:
-            image[pixel] = least
-        else:
-            image[pixel] = value
+        image[pixel] = _stored(value, limits, dummy)
 
 
 @kernel

@@ -93,6 +93,12 @@ FILE_OUTPUTS = (
     _sparse("intensity", Record.EVENTS, None, "What the detector counted in them."),
     _sparse("background_avg", Record.FRAME, np.float32, "Mean of the background on each ring."),
     _sparse("background_std", Record.FRAME, np.float32, "Its deviation from pixel to pixel."),
+    _sparse(
+        "background_fill",
+        Record.FRAME,
+        np.float32,
+        "Mean of the pixels that are not kept, on each ring.",
+    ),
     _frame_column("number", np.int64, "The detector's number of each frame."),
     _frame_column("time", np.float64, "Unix time of each frame.", "s"),
     _frame_column("kept", np.int64, "Pixels kept of each frame."),
@@ -175,7 +181,7 @@ def constant_tree(
     parameters: BraggParameters, experiment: Experiment, rings: Rings, dtype: np.dtype[Any]
 ) -> Tree:
     """Return what is the same for all frames of a series, but the images."""
-    average, deviation = (f"{SPARSE}/background_{name}" for name in ("avg", "std"))
+    average, deviation, fill = (f"{SPARSE}/background_{name}" for name in ("avg", "std", "fill"))
     peaks = {"peaks@NX_class": "NXdata", "peaks@signal": "nPeaks"}
     return {
         f"{SPARSE}/radius": rings.centres.astype(np.float32),
@@ -187,6 +193,8 @@ def constant_tree(
         f"{average}@long_name": "Average value of background",
         f"{deviation}@interpretation": "spectrum",
         f"{deviation}@long_name": "Standard deviation of background",
+        f"{fill}@interpretation": "spectrum",
+        f"{fill}@long_name": "Average value of what is not kept",
         f"{SPARSE}/errors>": deviation,
         **(peaks if parameters.sparsifying.peaks else {}),
         f"{SPARSE}/dummy": _dummy(parameters, dtype),

@@ -11,9 +11,11 @@ from ..azimuthal.parameters import AzimuthalParameters
 from ..azimuthal.units import Unit
 from ..parameters import parameter
 from ..preview import Binning
-from .peaks import PeakMode, PeakSettings
+from .peaks import LEAST, PeakMode, PeakSettings
 from .picking import Sparsifying
 
+LARGEST_SPOT = 15
+"""Largest side of a square that is kept whole, in pixels."""
 MOST_PEAKS = 4096
 """Most peaks of a frame that a file has room for."""
 
@@ -56,13 +58,14 @@ class BraggParameters(AzimuthalParameters):
     cutoff_pick: float = parameter(
         3.0, "Deviations above the background from which on a pixel is kept.", gt=0
     )
-    margin: int = parameter(
-        0,
-        "Rows and columns around each kept pixel that are kept with it: 1 or 2 keep the skirts of "
-        "spots, whose integrals are then those of whole frames.",
+    spot_size: int = parameter(
+        1,
+        "Side of the squares that are kept whole where their pixels together stand out by "
+        "cutoff_pick, beside single pixels that do: with 3 weak spots keep their counts, whose "
+        "pixels do not stand out one by one. 1: single pixels only.",
         unit="px",
-        ge=0,
-        le=10,
+        ge=1,
+        le=LARGEST_SPOT,
     )
     noise: float = parameter(
         1.0,
@@ -78,21 +81,27 @@ class BraggParameters(AzimuthalParameters):
         3.0, "Deviations above the background that a peak's highest pixel has at least.", gt=0
     )
     peak_patch_size: int = parameter(
-        3, "Side of the square in which a peak is the highest pixel.", unit="px", ge=3, le=31
+        3,
+        "Side of the square in which a peak is the highest pixel.",
+        unit="px",
+        ge=LEAST["patch_size"],
+        le=31,
     )
     peak_connected: int = parameter(
-        2, "Pixels of a peak, at least, that are themselves above their threshold.", ge=1
+        2,
+        "Pixels of a peak, at least, that are themselves above their threshold.",
+        ge=LEAST["connected"],
     )
     min_snr: float = parameter(
         5.0, "peakfinder8: least ratio of a peak's intensity to its error.", gt=0
     )
-    min_pixels: int = parameter(2, "peakfinder8: least pixels of a peak.", ge=1)
-    max_pixels: int = parameter(200, "peakfinder8: most pixels of a peak.", ge=1)
+    min_pixels: int = parameter(2, "peakfinder8: least pixels of a peak.", ge=LEAST["min_pixels"])
+    max_pixels: int = parameter(200, "peakfinder8: most pixels of a peak.", ge=LEAST["max_pixels"])
     local_background_radius: int = parameter(
         3,
         "peakfinder8: half the side of the square that the background is taken from.",
         unit="px",
-        ge=1,
+        ge=LEAST["background_radius"],
         le=100,
     )
     peak_threshold: float = parameter(
@@ -117,18 +126,12 @@ class BraggParameters(AzimuthalParameters):
         "What a preview pixel shows of the pixels under it; the maximum keeps single spots.",
     )
 
-    @field_validator("peak_patch_size")
+    @field_validator("spot_size")
     @classmethod
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
-            raise ValueError("the side of a patch is odd")
+            raise ValueError("the side of the squares about pixels is odd")
         return value
-
-    @model_validator(mode="after")
-    def _pixels_of_peaks(self) -> BraggParameters:
-        if self.min_pixels > self.max_pixels:
-            raise ValueError("min_pixels is more than max_pixels")
-        return self
 
     @model_validator(mode="after")
     def _peaks_are_looked_for(self) -> BraggParameters:
@@ -137,8 +140,8 @@ class BraggParameters(AzimuthalParameters):
         return self
 
     @model_validator(mode="after")
-    def _peaks_can_be_found(self) -> BraggParameters:
-        _ = self.sparsifying
+    def _the_kernels_take_it(self) -> BraggParameters:
+        _ = self.sparsifying, self._peaks
         return self
 
     def other_file(self, other: BraggParameters) -> list[str]:
@@ -157,16 +160,15 @@ class BraggParameters(AzimuthalParameters):
             cutoff_pick=self.cutoff_pick,
             noise=self.noise,
             error_model=parse_error_model(self.error_model),
-            peaks=self._peaks,
+            peaks=None if self.peak_finder is PeakFinder.NONE else self._peaks,
         )
 
     @property
-    def _peaks(self) -> PeakSettings | None:
-        """How peaks are looked for; None: not."""
-        if self.peak_finder is PeakFinder.NONE:
-            return None
+    def _peaks(self) -> PeakSettings:
+        """How peaks are looked for, if they are."""
+        islands = self.peak_finder is PeakFinder.PEAKFINDER8
         return PeakSettings(
-            mode=PeakMode(self.peak_finder.value),
+            mode=PeakMode.PEAKFINDER8 if islands else PeakMode.PATCH,
             cutoff=self.cutoff_peak,
             patch_size=self.peak_patch_size,
             connected=self.peak_connected,

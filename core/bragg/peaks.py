@@ -35,6 +35,10 @@ from ..compute.jit import kernel
 from .layout import dark_at, norm_at
 from .thresholds import background_at, distance
 
+LEAST = {
+    "patch_size": 3, "connected": 1, "min_pixels": 1, "max_pixels": 1, "background_radius": 1,
+}  # fmt: skip
+"""Least value of settings that are whole numbers."""
 LOCAL = 4
 """Pixels that a local background is taken from at least."""
 
@@ -71,11 +75,13 @@ class PeakSettings:
     """Least counts of a peak's pixel."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name, least in LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} of peaks is {getattr(self, name)}, less than {least}")
         if self.patch_size % 2 == 0:
-            raise ValueError(f"patch_size of peaks is {self.patch_size}, which is not odd")
+            raise ValueError(
+                f"patch_size of peaks is {self.patch_size}: the side of a patch is odd"
+            )
         if not (self.cutoff > 0 and self.min_snr > 0):
             raise ValueError("cutoff and min_snr of peaks must be greater than 0")
         if self.max_pixels < self.min_pixels:
@@ -87,9 +93,6 @@ class PeakSettings:
     def stands_out(self) -> float:
         """Deviations that each pixel of a peak stands out by."""
         return self.cutoff if self.mode is PeakMode.PATCH else self.min_snr
-
-
-_LEAST = {"patch_size": 3, "connected": 1, "min_pixels": 1, "background_radius": 1}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

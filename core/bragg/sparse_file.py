@@ -10,7 +10,8 @@ the entry's attribute `pyFAI_sparse_frames`, else `default`, names
 - `radius` (bins,), `background_avg` and `background_std` (n, bins), together or not
   at all (XPCS);
 - `dummy` and `normalization` (rows, columns), or not; and, Ronda's own, `dark` likewise:
-  the background is told without it, the kept pixels are as recorded.
+  the background is told without it, the kept pixels are as recorded;
+- Ronda's own as well, `background_fill` (n, bins): the mean of what is not kept.
 
 Such a file comes from a stranger: what it claims is checked before it is used.
 """
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from ..frame import BadFrame, check_shape
 from ..marks import marks
-from ..sources.hdf5 import DAMAGE, open_hdf5
+from ..sources.hdf5_file import DAMAGE, open_hdf5
 from .instrument import attribute_text, read_instrument, stored_number
 
 MAX_FRAMES = 10_000_000
@@ -64,6 +65,8 @@ class StoredFrame:
     """Of the background (bins,), per pixel of normalization 1."""
     deviation: NDArray[np.float64] | None
     """Standard deviation of the background (bins,)."""
+    fill: NDArray[np.float64] | None = None
+    """Mean of the pixels that were not kept (bins,), likewise; None: the background's."""
 
 
 class SparseFile:
@@ -133,7 +136,7 @@ class SparseFile:
         """
         self._check_number(number)
         start, stop = (int(bound) for bound in self._bounds[number : number + 2])
-        average = deviation = None
+        average = deviation = fill = None
         try:
             index = self._index[start:stop]
             intensity = self._intensity[start:stop].astype(self.dtype, copy=False)
@@ -141,11 +144,13 @@ class SparseFile:
                 average = self._average[number].astype(np.float64)
             if self._deviation is not None:
                 deviation = self._deviation[number].astype(np.float64)
+            if self._fill is not None:
+                fill = self._fill[number].astype(np.float64)
         except DAMAGE as error:
             raise ValueError(f"frame {number} of {self.path} cannot be read: {error}") from None
         if index.size and not 0 <= int(index.min()) <= int(index.max()) < math.prod(self.shape):
             raise ValueError(f"frame {number} of {self.path} has pixels outside the image")
-        return StoredFrame(index.astype(np.int64), intensity, average, deviation)
+        return StoredFrame(index.astype(np.int64), intensity, average, deviation, fill)
 
     def frames(self, numbers: range) -> Iterator[StoredFrame]:
         """Yield frames, one at a time."""
@@ -233,6 +238,7 @@ class SparseFile:
         self.unit = ""
         self._average: h5py.Dataset | None = None
         self._deviation: h5py.Dataset | None = None
+        self._fill: h5py.Dataset | None = None
         if "radius" not in group or "background_avg" not in group:
             return
         radius = _dataset(group, "radius", "f", 1)
@@ -245,7 +251,9 @@ class SparseFile:
         self._average = _dataset(group, "background_avg", "f", 2)
         if "background_std" in group:
             self._deviation = _dataset(group, "background_std", "f", 2)
-        for background in filter(None, (self._average, self._deviation)):
+        if "background_fill" in group:
+            self._fill = _dataset(group, "background_fill", "f", 2)
+        for background in filter(None, (self._average, self._deviation, self._fill)):
             if background.shape[1] != radius.shape[0]:
                 raise ValueError(
                     f"{Path(background.name).name} has {background.shape[1]} bins "
@@ -259,7 +267,7 @@ class SparseFile:
         """
         pixels = min(self._index.shape[0], self._intensity.shape[0])
         complete = len(self._bounds) - 1
-        for rows in (self._average, self._deviation, *self._peaks.values()):
+        for rows in (self._average, self._deviation, self._fill, *self._peaks.values()):
             complete = complete if rows is None else min(complete, rows.shape[0])
         if (self._bounds[1:] < self._bounds[:-1]).any() or self._bounds[0] < 0:
             raise ValueError("frame_ptr falls from one frame to the next")

@@ -24,11 +24,13 @@ from ..preview import OUTPUTS as PREVIEW_OUTPUTS
 from ..preview import Preview, make_preview, no_preview
 from ..stage import Closing, Forwarded, Kind, Output, Row, Settings, Stage, Tree, registry
 from . import file_layout as layout
-from .margin import with_margin
+from .boxes import with_boxes
+from .clipping import Singles
+from .filling import fill_of
 from .opencl_sparsifier import opencl_sparsifier
-from .parameters import BraggParameters
+from .parameters import BraggParameters, PeakFinder
 from .peaks import Peaks
-from .picking import SparseFrame, Sparsifier, Sparsifying, sparsifier
+from .picking import SparseFrame, Sparsifier, sparsifier
 
 PIXEL_TYPES = (np.uint16, np.uint32, np.int32)
 """What detectors send, to be compiled for beforehand."""
@@ -112,6 +114,8 @@ class BraggPartial:
     """One frame after `map`."""
 
     sparse: SparseFrame
+    fill: Singles
+    """Mean of the pixels that are not kept, (bins,)."""
     rings: Rings
     dtype: np.dtype[Any]
     """Of the pixels as sent."""
@@ -126,7 +130,7 @@ class BraggPartial:
     def kept_bytes(self) -> int:
         """Bytes that are kept of the frame, before the file compresses them."""
         background = self.sparse.background
-        arrays = (self.sparse.index, self.sparse.intensity, background.average)
+        arrays = (self.sparse.index, self.sparse.intensity, background.average, self.fill)
         return sum(array.nbytes for array in arrays) + background.deviation.nbytes
 
 
@@ -162,10 +166,7 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         made = engine(frame, parameters, self.connection.compute)
         pixels = borrow_pixels(frame, made.lend)
         try:
-            sparse = made.sparsify(pixels)
-            if parameters.margin:
-                sparse = with_margin(sparse, pixels, made.rings, parameters.margin)
-            return BraggPartial(sparse, made.rings, frame.dtype, parameters)
+            return reduced(made, pixels, frame.dtype, parameters)
         except ValueError as error:
             raise BadFrame(f"frame {frame.frame_id}: {error}") from None
 
@@ -177,9 +178,8 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         self._first.check_same(partial.constants)
         self._newest, self._preview = (frame, partial), None
         peaks = 0 if sparse.peaks is None else len(sparse.peaks)
-        self._kept.append(sparse.index.size)
-        self._peaks.append(peaks)
-        for curve in (self._kept, self._peaks):
+        for curve, number in ((self._kept, sparse.index.size), (self._peaks, peaks)):
+            curve.append(number)
             curve.keep_last(HISTORY)
         self._raw_bytes += frame.shape[0] * frame.shape[1] * frame.dtype.itemsize
         self._kept_bytes += partial.kept_bytes
@@ -193,6 +193,7 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
             # readers make numbers of NaN that look like counts
             "sparse_background_avg": np.nan_to_num(average, nan=0.0),
             "sparse_background_std": np.nan_to_num(deviation, nan=0.0),
+            "sparse_background_fill": np.nan_to_num(partial.fill, nan=0.0),
             "frames_number": frame.frame_id,
             "frames_time": frame.taken,
             "frames_kept": sparse.index.size,
@@ -231,9 +232,7 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
 
     def accept(self, parameters: BraggParameters) -> None:
         """Refuse, within a series, what its file says once for all frames."""
-        if self._first is None:
-            return
-        if names := self._first.parameters.other_file(parameters):
+        if self._first and (names := self._first.parameters.other_file(parameters)):
             raise ParameterError(
                 f"{names[0]}: it is the same for all frames of a series; "
                 "stop, or wait for the end of this one"
@@ -341,10 +340,21 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         small = Geometry(
             photon_energy=10, detector_distance=1, beam_center_x=0, beam_center_y=0, pixel_size=1e-3
         )
-        experiment = Experiment.of_geometry(small, (8, 8), False, None)
-        made = sparsifier(rings(experiment, Unit.R_M, 4), Sparsifying())
-        for dtype in PIXEL_TYPES:
-            made.sparsify(np.ones((8, 8), dtype))
+        of_rings = rings(Experiment.of_geometry(small, (8, 8), False, None), Unit.R_M, 4)
+        for finder in PeakFinder:
+            values = BraggParameters(spot_size=3, peak_finder=finder)
+            made = sparsifier(of_rings, values.sparsifying)
+            for dtype in PIXEL_TYPES:
+                reduced(made, np.ones((8, 8), dtype), np.dtype(dtype), values)
+
+
+def reduced(
+    made: Sparsifier, pixels: NDArray[Any], dtype: np.dtype[Any], parameters: BraggParameters
+) -> BraggPartial:
+    """Return what is kept of a frame, and what stands for the rest."""
+    alone, side = made.sparsify(pixels), parameters.spot_size
+    sparse = with_boxes(alone, pixels, made.rings, made.settings, side)
+    return BraggPartial(sparse, fill_of(sparse, pixels, made.rings), made.rings, dtype, parameters)
 
 
 def engine(frame: Frame, parameters: BraggParameters, compute: Compute) -> Sparsifier:

@@ -3,7 +3,9 @@
 Run it: `python tests/benchmarks/measure_bragg.py [--data FOLDER]`, FOLDER with `thaumatin`
 in it. It prints the tables of docs/explanation/azimuthal.md. Every frame goes through the
 stage, the file and back. A spot is the sum of 7 x 7 pixels over the mean of a ring about
-it (9 to 15 px a side); its error is that of the counts of the whole frame.
+it (9 to 15 px a side); its error is that of the counts of the whole frame. A second table
+has the very squares that frames are sparsified by, 3 x 3 pixels, over the same ring; their
+significance is counted in errors of the background alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from ronda.core.bragg.sparse_file import SparseFile, StoredFrame
 from ronda.core.compute.device import opencl_devices
 from ronda.tests.core.bragg.crystal import write_sparse
 from ronda.tests.core.bragg.spots import (
+    BOX,
     THAUMATIN,
     Real,
     find_spots,
@@ -36,14 +40,25 @@ from scipy.special import ndtr
 
 CLASSES = ((3, 10), (10, 30), (30, 100), (100, np.inf))
 """Spots by their counts over their errors."""
-RULES = (("poisson", 0.0, 0), ("poisson", 0.0, 1), ("poisson", 1.0, 0), ("hybrid", 1.0, 0))
-WEAK_RULES = (
-    ("poisson", 0.0, 0),
+BOX_CLASSES = ((2, 3), (3, 5), (5, 10), (10, np.inf))
+"""Squares of 3 x 3 pixels by their counts over the errors of their background."""
+RULES = (
     ("poisson", 0.0, 1),
-    ("poisson-classic", 0.0, 0),
-    ("poisson-classic", 1.0, 0),
+    ("poisson", 0.0, 3),
+    ("poisson", 0.0, 5),
+    ("poisson", 1.0, 1),
+    ("poisson", 1.0, 3),
+    ("hybrid", 1.0, 1),
+    ("hybrid", 1.0, 3),
 )
-"""Error models, noises and margins; the last one is pyFAI's default."""
+WEAK_RULES = (
+    ("poisson", 0.0, 1),
+    ("poisson", 0.0, 3),
+    ("poisson", 0.0, 5),
+    ("poisson-classic", 0.0, 1),
+    ("poisson-classic", 1.0, 1),
+)
+"""Error models, noises and spot sizes; the last one is pyFAI's default."""
 CUTOFFS = (2.0, 3.0)
 MEANS = (0.02, 0.1, 0.5)
 PHOTONS = ((5, 15), (15, 30), (30, 50))
@@ -100,45 +115,77 @@ def agreement(frames: dict[str, Real], folder: Path) -> Iterator[str]:
         )
 
 
+class Spots:
+    """The spots of some real frames."""
+
+    def __init__(
+        self, frames: dict[str, Real], least: float, side: int, classes: tuple[Any, ...]
+    ) -> None:
+        self.side = side
+        self.places = {
+            key: find_spots(real.image, real.valid, least) for key, real in frames.items()
+        }
+        dense = [
+            integrate(np.where(real.valid, real.image, 0), self.places[key], side)
+            for key, real in frames.items()
+        ]
+        self.whole, self.errors, floor = (np.concatenate(each) for each in zip(*dense, strict=True))
+        unit = self.errors if side == BOX else floor
+        self.classes = [
+            (self.whole >= low * unit) & (self.whole < high * unit) for low, high in classes
+        ]
+
+    @property
+    def numbers(self) -> str:
+        """How many there are of each class."""
+        return ", ".join(str(chosen.sum()) for chosen in self.classes)
+
+    def integrate(self, key: str, real: Real, image: NDArray[Any]) -> NDArray[Any]:
+        """Return the counts of the spots of a frame on an image rebuilt of it."""
+        return integrate(np.where(real.valid, image, 0), self.places[key], self.side)[0]
+
+    def cells(self, rebuilt: list[NDArray[Any]]) -> list[str]:
+        """Return what is lost of each class in percent, and the mean difference in errors."""
+        found = np.concatenate(rebuilt)
+        return [
+            f"{100 * (1 - found[c].sum() / self.whole[c].sum()):.2f} / "
+            f"{((found - self.whole) / self.errors)[c].mean():+.2f}"
+            for c in self.classes
+        ]
+
+
 def real_spots(frames: dict[str, Real], folder: Path) -> Iterator[str]:
-    """Yield the lines of the tables of spots and backgrounds of real frames."""
-    spots = {number: find_spots(real.image, real.valid, 5.0) for number, real in frames.items()}
-    dense = {
-        number: integrate(np.where(real.valid, real.image, 0), spots[number])
-        for number, real in frames.items()
-    }
-    whole, errors = (np.concatenate([each[part] for each in dense.values()]) for part in (0, 1))
-    classes = [(whole >= low * errors) & (whole < high * errors) for low, high in CLASSES]
-    numbers = ", ".join(str(chosen.sum()) for chosen in classes)
-    yield f"\nspots of each class (counts over error): {numbers}"
+    """Yield the lines of the table of spots and backgrounds of real frames."""
+    wide = Spots(frames, 5.0, BOX, CLASSES)
+    boxes = Spots(frames, BOX_CLASSES[0][0], 3, BOX_CLASSES)
+    yield f"\nspots of each class (counts over error): {wide.numbers}; 3 x 3: {boxes.numbers}"
     yield from head(
-        "model", "cutoff", "noise", "margin", "kept (%)",
+        "model", "cutoff", "noise", "spot size", "kept (%)",
         *(f"{low}-{high:g}: lost (%) / pull" for low, high in CLASSES),
-        "background off", "with noise",
+        *(f"3 x 3, {low}-{high:g}" for low, high in BOX_CLASSES),
+        "background off", "with noise", "without fill",
     )  # fmt: skip
-    for (model, noise, margin), cutoff in product(RULES, CUTOFFS):
-        rebuilt, kept, off, off_noisy = [], [], [], []
+    for (model, noise, size), cutoff in product(RULES, CUTOFFS):
+        rebuilt, rebuilt_boxes, kept, off = [], [], [], []
         for number, real in frames.items():
-            path = folder / f"{model}-{noise}-{margin}-{cutoff}-{number}.h5"
-            how = {"error_model": model, "noise": noise, "cutoff_pick": cutoff, "margin": margin}
+            path = folder / f"{model}-{noise}-{size}-{cutoff}-{number}.h5"
+            how = {"error_model": model, "noise": noise, "cutoff_pick": cutoff, "spot_size": size}
             write_sparse(path, [real.image], **real.settings, **how)
             densifier, (frame,) = read(path)
             image = densifier.image(frame)
             noisy = densifier.image(frame, 1.0, np.random.default_rng(1))
-            rebuilt.append(integrate(np.where(real.valid, image, 0), spots[number])[0])
+            plain = densifier.image(replace(frame, fill=None))
+            rebuilt.append(wide.integrate(number, real, image))
+            rebuilt_boxes.append(boxes.integrate(number, real, image))
             kept.append(frame.index.size / real.valid.sum())
-            off.append((image.astype(float) - real.image)[real.valid].mean())
-            off_noisy.append((noisy.astype(float) - real.image)[real.valid].mean())
-        found = np.concatenate(rebuilt)
-        cells = [
-            f"{100 * (1 - found[c].sum() / whole[c].sum()):.2f} / "
-            f"{((found - whole) / errors)[c].mean():+.2f}"
-            for c in classes
-        ]
+            counts = real.image.astype(float)
+            off.append([(each - counts)[real.valid].mean() for each in (image, noisy, plain)])
         yield (
-            f"| {model} | {cutoff:g} | {noise:g} | {margin} | {100 * np.mean(kept):.2f} | "
-            + " | ".join(cells)
-            + f" | {np.mean(off):+.3f} | {np.mean(off_noisy):+.3f} |"
+            f"| {model} | {cutoff:g} | {noise:g} | {size} | {100 * np.mean(kept):.2f} | "
+            + " | ".join(wide.cells(rebuilt) + boxes.cells(rebuilt_boxes))
+            + " | "
+            + " | ".join(f"{each:+.3f}" for each in np.mean(off, axis=0))
+            + " |"
         )
 
 
@@ -146,7 +193,7 @@ def weak_spots(folder: Path) -> Iterator[str]:
     """Yield the lines of the table of simulated frames with few counts."""
     settings = weak_settings(folder)
     yield from head(
-        "counts", "model", "noise", "margin", "cutoff", "background kept (%)",
+        "counts", "model", "noise", "spot size", "cutoff", "background kept (%)",
         *(f"{low}-{high} photons: found (%)" for low, high in PHOTONS),
         "background off, with noise",
     )  # fmt: skip
@@ -154,9 +201,9 @@ def weak_spots(folder: Path) -> Iterator[str]:
         weak = [weak_frame(mean, seed) for seed in range(FRAMES)]
         photons = np.concatenate([each.photons for each in weak])
         whole = np.concatenate([integrate(each.image, each.places)[0] for each in weak])
-        for cutoff, (model, noise, margin) in product(CUTOFFS, WEAK_RULES):
-            path = folder / f"weak-{mean}-{model}-{noise}-{margin}-{cutoff}.h5"
-            how = {"error_model": model, "noise": noise, "cutoff_pick": cutoff, "margin": margin}
+        for cutoff, (model, noise, size) in product(CUTOFFS, WEAK_RULES):
+            path = folder / f"weak-{mean}-{model}-{noise}-{size}-{cutoff}.h5"
+            how = {"error_model": model, "noise": noise, "cutoff_pick": cutoff, "spot_size": size}
             write_sparse(path, [each.image for each in weak], **settings, **how)
             densifier, frames = read(path)
             rebuilt, share, off = [], [], []
@@ -166,11 +213,12 @@ def weak_spots(folder: Path) -> Iterator[str]:
                 share.append(kept.reshape(each.image.shape)[each.free].mean())
                 noisy = densifier.image(frame, 1.0, np.random.default_rng(2))
                 off.append((noisy.astype(float) - each.image)[each.free].mean())
-                rebuilt.append(integrate(densifier.image(frame), each.places)[0])
+                # without noise integers round these backgrounds to 0
+                rebuilt.append(integrate(noisy, each.places)[0])
             found = np.concatenate(rebuilt)
             cells = [f"{_found(found, whole, photons, limits):.1f}" for limits in PHOTONS]
             yield (
-                f"| {mean:g} | {model} | {noise:g} | {margin} | {cutoff:g} | "
+                f"| {mean:g} | {model} | {noise:g} | {size} | {cutoff:g} | "
                 f"{100 * np.mean(share):.3f} of {100 * ndtr(-cutoff):.2f} | "
                 + " | ".join(cells)
                 + f" | {np.mean(off):+.4f} |"

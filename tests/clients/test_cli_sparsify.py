@@ -21,8 +21,6 @@ import pytest
 from numpy.typing import NDArray
 from ronda.clients.cli import options, sparsify
 from ronda.clients.cli.main import main
-from ronda.core.azimuthal.errors import ErrorModel
-from ronda.core.azimuthal.units import Unit
 from ronda.core.bragg.parameters import BraggParameters, PeakFinder
 from ronda.core.bragg.stage import BraggStage
 from ronda.core.compute.device import Compute, opencl_devices
@@ -216,6 +214,7 @@ def test_sources_are_kept_as_names_and_as_links_that_open(
         (("--cycle", "0"), {"cycles": 0}),
         (("--cutoff-clip", "8"), {"cutoff_clip": 8}),
         (("--cutoff-pick", "5"), {"cutoff_pick": 5}),
+        (("--spot-size", "3"), {"spot_size": 3}),
         (("--error-model", "azimuthal"), {"error_model": "azimuthal"}),
         (("--error-model", "5*I+8"), {"error_model": "5*I+8"}),
         (("--noise", "2.5"), {"noise": 2.5}),
@@ -262,6 +261,7 @@ def test_the_defaults_are_those_of_the_specification(said: Said, stack: NDArray[
         "cycles": 5,
         "cutoff_clip": 0.0,
         "cutoff_pick": 3.0,
+        "spot_size": 1,
         "error_model": "poisson",
         "noise": 1.0,
         "polarization": None,
@@ -300,8 +300,6 @@ def options_of(command: str) -> set[str]:
 
 
 def test_what_the_shell_offers_are_the_words_that_are_taken() -> None:
-    assert set(options.UNITS) == {unit.value for unit in Unit}
-    assert {"none", *options.ERROR_MODELS} == {model.value for model in ErrorModel}
     assert set(sparsify.FINDERS) == {finder.value for finder in PeakFinder}
     for kind in options.DEVICE_TYPES[:2]:
         assert options.compute(None, kind) is not None

@@ -83,14 +83,17 @@ def find_spots(image: Image, valid: NDArray[np.bool_], least: float) -> NDArray[
     return np.argwhere(highest & (significance > least))
 
 
-def integrate(image: Image, places: NDArray[np.intp]) -> tuple[Floats, Floats]:
-    """Return the counts of spots over their background, and their errors."""
+def integrate(
+    image: Image, places: NDArray[np.intp], side: int = BOX
+) -> tuple[Floats, Floats, Floats]:
+    """Return the counts of spots over their background, their errors, and those of no spot."""
     y, x = places.T
-    total = box_sum(image, BOX)[y, x]
+    total = box_sum(image, side)[y, x]
     pixels = OUTER**2 - INNER**2
     around = (box_sum(image, OUTER) - box_sum(image, INNER))[y, x]
-    share = BOX**2 / pixels
-    return total - share * around, np.sqrt(np.maximum(total + share**2 * around, 0))
+    share = side**2 / pixels
+    errors = np.sqrt(np.maximum(total + share**2 * around, 0))
+    return total - share * around, errors, np.sqrt(np.maximum(share * around, 1))
 
 
 @dataclass(frozen=True, eq=False)

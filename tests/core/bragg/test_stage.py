@@ -10,7 +10,9 @@ import fabio
 import h5py
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
+from ronda.core.bragg import boxes, candidates, filling, guessing, peaks, picking, thresholds
 from ronda.core.bragg.densify import Densifier
 from ronda.core.bragg.parameters import BraggParameters
 from ronda.core.bragg.sparse_file import SparseFile
@@ -96,7 +98,7 @@ def test_counts_and_shares_are_what_they_say(crystal: Crystal) -> None:
     assert runs.value("kept_per_frame").tolist() == kept
     # static pixels only: those that this detector's frames mark are looked at
     assert runs.value("kept_fraction") == pytest.approx(100 * kept[-1] / (SHAPE[0] * SHAPE[1]))
-    raw, bins = 3 * SHAPE[0] * SHAPE[1] * 4, 3 * RINGS * 2 * 4
+    raw, bins = 3 * SHAPE[0] * SHAPE[1] * 4, 3 * RINGS * 3 * 4
     assert runs.value("compression_ratio") == pytest.approx(raw / (sum(kept) * 8 + bins))
     runs.begin(2)
     assert runs.value("kept_per_frame").size == 0
@@ -378,6 +380,8 @@ def test_parameters_out_of_their_range_are_refused_in_a_sentence() -> None:
     for values, about in (
         ({"peak_patch_size": 4}, "odd"),
         ({"min_pixels": 9, "max_pixels": 3}, "min_pixels"),
+        ({"spot_size": 2}, "odd"),
+        ({"spot_size": 0}, "spot_size"),
         ({"min_peaks": 2}, "peak_finder"),
         ({"error_model": "none"}, "deviation"),
         ({"radial_bins": 0}, "radial_bins"),
@@ -467,3 +471,27 @@ def test_a_series_number_does_not_carry_over(crystal: Crystal) -> None:
     runs.stage.begin(Series(5), runs.settings)
     assert runs.value("peaks_beyond") == runs.value("frames_vetoed") == 0
     assert runs.stage.update() == {}
+
+
+# ------------------------------------------------------------------- before the first frame
+
+
+@pytest.mark.parametrize("finder", ["none", "patch", "peakfinder8"])
+def test_the_first_frame_waits_for_no_compiler(crystal: Crystal, finder: str) -> None:
+    BraggStage().warm_up()
+    dispatchers = {
+        id(value): value
+        for module in (boxes, candidates, filling, guessing, peaks, picking, thresholds)
+        for value in vars(module).values()
+        if isinstance(value, Dispatcher)
+    }
+    known = {key: len(value.signatures) for key, value in dispatchers.items()}
+    values = {"peak_finder": finder, "spot_size": 5, "min_pixels": 1}
+    for dtype in ("u2", "u4", "i4"):
+        image = np.minimum(crystal.frames[0], 3000).astype(dtype)
+        run = bench(crystal, **values)
+        run.frame(image, dtype)
+        assert run.stage.value("kept_pixels") > 0
+        assert (run.stage.value("peaks") > 0) == (finder != "none")
+    assert {key: len(value.signatures) for key, value in dispatchers.items()} == known
+    assert len(known) > 20
