@@ -100,6 +100,7 @@ class Background:
             if now >= deferred + DEFERRED_INTERVAL or stopping:
                 deferred = now
                 self._guard(self._calculate)
+                self._guard(self._write_late)
             ended |= self._close_settled(force=stopping)
             wait = AFTER_SERIES if ended else CHECKPOINT_INTERVAL
             if now >= checkpoint + wait or stopping:
@@ -118,6 +119,15 @@ class Background:
         store = work()
         with self._lock:
             store()
+
+    def _write_late(self) -> None:
+        """Write what belongs to frames of the open file that are reduced already."""
+        with self._lock:
+            opened = self._open
+            late = self._stage.late() if opened else {}
+        if opened and late:
+            for sink in self._sinks:
+                sink.update(opened[0], late)
 
     def _close_settled(self, force: bool) -> bool:
         """Close the files of series that are ready; True if there were any."""

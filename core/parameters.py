@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -131,7 +131,10 @@ def parameter(
 def parse_assignments(parameters: Parameters, assignments: Iterable[str]) -> dict[str, Any]:
     """Return the changes that `name=value` texts ask for; values are read as YAML.
 
-    A text of numbers with commas is a list: `analysis_roi=10,20,30,40`.
+    A text of numbers with commas is a list: `analysis_roi=10,20,30,40`. Of a list of texts,
+    in which commas may stand, each text is named by itself, one after the other, or all at once
+    in brackets: `radial_ranges=a=1,2` and again `radial_ranges=b=3,4`, or
+    `radial_ranges=["a=1,2", "b=3,4"]`.
 
     Raises
     ------
@@ -146,8 +149,19 @@ def parse_assignments(parameters: Parameters, assignments: Iterable[str]) -> dic
             raise ParameterError(f"{text!r} is not of the form name=value")
         if name not in known:
             raise ParameterError(f"unknown parameter {name!r}; known are {', '.join(known)}")
-        changes[name] = _yaml_value(name, value, known[name].annotation)
+        if _holds_texts(known[name].annotation) and value[:1] != "[":
+            changes[name] = [*changes.get(name, ()), *([value] if value else ())]
+        else:
+            changes[name] = _yaml_value(name, value, known[name].annotation)
     return changes
+
+
+def _holds_texts(annotation: Any) -> bool:
+    """Tell whether a type is that of lists of texts."""
+    if get_origin(annotation) is not list:
+        return False
+    (item,) = get_args(annotation)
+    return item is str or get_args(item)[:1] == (str,)
 
 
 def _yaml_value(name: str, text: str, annotation: Any) -> Any:

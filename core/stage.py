@@ -322,6 +322,16 @@ class Stage(ABC, Generic[P, Partial]):
             If the checkpoint does not fit.
         """
 
+    def recover(self, folder: Path) -> None:
+        """Take back what files of the run before hold beyond the checkpoint; after `restore`.
+
+        `folder` is that of `Connection`, and of checkpoints.
+        """
+
+    def late(self) -> Tree:
+        """Return cells, by path, that no row had; asked once a second while a series is open."""
+        return {}
+
     def status(self) -> list[str]:
         """Return sentences for Status, the most important first."""
         return []

@@ -97,6 +97,7 @@ def assemble(stage_class: type[Stage[Any, Any]], device: str, properties: Proper
         parameters, problems["parameters"] = folder.load(parameters)
         stage.adopt(Settings(0, parameters))  # a checkpoint may only fit its own parameters
         problems["checkpoint"] = _restore(stage, folder)
+        stage.recover(folder.path)
     fault = properties.fault() or fault
     sinks: list[Sink] = []
     if folder and not fault:

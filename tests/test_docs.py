@@ -181,12 +181,14 @@ def test_every_path_of_sparse_frames_and_maps_is_in_a_file(tmp_path: Path) -> No
     scan = ["-t", "2", "-r", "2", "-c", "50", "--error-model", "poisson"]
     output = tmp_path / "map.h5"
     assert main(["diff_tomo", str(raw), "-p", crystal.poni, *scan, "-o", str(output)]) == 0
-    with h5py.File(tmp_path / "sparse.h5") as sparse, h5py.File(output) as tomogram:
-        missing = [
-            path
-            for path in paths
-            if not any(file.get(path, getlink=True) for file in (sparse, tomogram))
+    cakes = tmp_path / "cakes.h5"
+    wide = ("--azimuthal-bins", "4", "-o", str(cakes))
+    assert main(["diff_tomo", str(raw), "-p", crystal.poni, *scan, *wide]) == 0
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(h5py.File(each)) for each in (tmp_path / "sparse.h5", output, cakes)
         ]
+        missing = [path for path in paths if not any(f.get(path, getlink=True) for f in files)]
     assert missing == []
 
 

@@ -152,7 +152,9 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="One parameter, as often as wanted; stronger than the file's.",
+            help="One parameter, as often as wanted; stronger than the file's. A list of numbers "
+            "has commas: q_rings=1.5,2.1; of a list of texts each is given by itself: "
+            "radial_ranges=a=1,2 and again radial_ranges=b=3,4.",
             autocompletion=completion.assignments,
             show_default=False,
         ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 
 from ...core.compute.device import Compute
 from ...core.frame import Frame
+from ...core.positions import Position, ScanBooks
 from ...core.sources import Event, Source, open_source
 from ...core.sources.files import SOURCE_FILES, FilesSource, matching
 from ...core.stage import Row
 from ...core.tomography.map_file import StoredMap, read_map
 from ...core.tomography.parameters import DiffTomoParameters
+from ...core.tomography.placing import Placing
 from ...core.tomography.profiles import profiles
 from ...core.tomography.stage import DiffTomoStage
 from .reducing import (
@@ -29,6 +33,9 @@ from .reducing import (
     queue_of,
     reduce_to_file,
 )
+
+WAIT = 10.0
+"""Seconds that the writer of a run that was killed gets to complete its file."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,8 @@ class Integration:
         }
         parameters = DiffTomoParameters().changed(changes)
         names = self.names()
-        if self.resume and (self.force or self.positions):
-            other = "--force" if self.force else "--positions"
-            raise ValueError(f"--resume and {other} do not go together: leave out one")
+        if self.resume and self.force:
+            raise ValueError("--resume and --force do not go together: leave out one")
         check_output(self.output, self.force or self.resume, names)
         if self.stats:
             check_output(self.picture, True, names)
@@ -112,12 +118,18 @@ class Integration:
         """
         experiment = parameters.setup.experiment(first.shape)
         made = profiles(experiment, parameters.bins, self.compute)
-        experiment.integrator.reset()  # forgets what the matrix was made of: 66 bytes a pixel
         if not self.resume:
             return None
-        files = first.series.metadata[SOURCE_FILES]
-        read = partial(read_map, parameters=parameters, made=made, files=files)
+        files, books = first.series.metadata[SOURCE_FILES], self._books()
+
+        def read(path: Path) -> StoredMap:
+            order = parameters.grid, parameters.place_by, parameters.motors
+            placing = Placing(*order, first.series, books)
+            return read_map(path, parameters, made, files, placing)
+
         draft = draft_of(self.output)
+        for path in (self.output, draft):
+            _await_writer(path)
         stored = None
         if self.output.exists():
             try:
@@ -131,6 +143,18 @@ class Integration:
                     draft.replace(self.output)
                     return newer
         return stored
+
+    def _books(self) -> ScanBooks:
+        """Return all positions."""
+        books = ScanBooks()
+        if self.positions:
+            with closing(open_source(self.positions)) as source:
+                if source.live:
+                    raise ValueError(f"{self.positions} does not end: --resume needs a recording")
+                for event in source.events():
+                    if isinstance(event, Position):
+                        books.add(event)
+        return books
 
     def names(self) -> list[str]:
         """Return the files to read.
@@ -175,6 +199,21 @@ def _left(names: Sequence[str], stored: StoredMap | None) -> Source:
                 yield event
 
     return Passing(source, left, len(done))
+
+
+def _await_writer(path: Path) -> None:
+    """Wait until the writer of a run that was killed has completed its file, as it does."""
+    deadline = time.monotonic() + WAIT
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError:  # no locks here
+                return
+            else:
+                return
 
 
 def _tell(row: Row) -> str:

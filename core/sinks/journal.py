@@ -5,9 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
 
+NEWEST = "newest_file.json"
+"""File, beside the lists, that names the file which was begun last."""
+WAIT = 10.0
+"""Seconds that a writer whose device died gets to complete its files, which takes it one."""
 MAX_BYTES = 1 << 20
 """Longest list that is read: a writer has few files open."""
 
@@ -36,6 +41,10 @@ class Journal:
         """Note that a file was begun; raises OSError if the list cannot be kept."""
         self._paths.append(str(path))
         self._save()
+        if self._directory:
+            draft = self._directory / f"{NEWEST}.new"
+            draft.write_text(json.dumps(str(path)))
+            draft.replace(self._directory / NEWEST)
 
     def remove(self, path: Path) -> None:
         """Note that a file is complete; raises OSError if the list cannot be kept."""
@@ -77,6 +86,36 @@ class Journal:
         text = json.dumps(self._paths).encode()
         self._size = max(self._size, len(text))
         os.pwrite(self._file.fileno(), text.ljust(self._size), 0)
+
+
+def newest_file(directory: Path) -> Path | None:
+    """Return the file that writers of a run before began last, None if there is none.
+
+    Waits for a writer that is still at it.
+    """
+    deadline = time.monotonic() + WAIT
+    while _any_alive(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    try:
+        with (directory / NEWEST).open("rb") as file:
+            name = json.loads(file.read(MAX_BYTES))
+    except (OSError, ValueError, RecursionError):  # none, or none of ours
+        return None
+    if not isinstance(name, str) or "\0" in name:
+        return None
+    return path if (path := Path(name)).is_file() else None
+
+
+def _any_alive(directory: Path) -> bool:
+    """Tell whether a writer lives that has files open."""
+    for journal in directory.glob("open_files_*.json"):
+        try:
+            with journal.open("rb") as file:
+                if not _lock(file):
+                    return True
+        except OSError:  # it has just gone
+            continue
+    return False
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..frame import Frame
 from ..stage import Placed
-from .placing import Placing, Waiting
-from .scan import Missed, Place, Spot
+from .placing import PlaceBy, Placing, Waiting
+from .scan import Missed, MotorGrid, Place, Spot
 from .tomogram import Added, Reduced, Tomogram, remaining_seconds
 
 NEWEST = 100
@@ -50,6 +50,8 @@ class Measurement:
         """Whether patterns moved, so that the whole map is to be written at the end."""
         self.moved = False
         """Whether it is to be written now."""
+        self._grid_sent: MotorGrid | None = None
+        """The positions of the motors, as they are on their way to the file."""
         self._serial = 0
         self._times: deque[float] = deque(maxlen=NEWEST)
         if before is not None and before.tomogram is not None:
@@ -57,6 +59,13 @@ class Measurement:
             self.tomogram, self.resumed = before.tomogram.copy(), before.tomogram.measured > 0
             self.counts, self.highest = before.counts.copy(), before.highest
             self._serial = before._serial + (not same_points)
+            if self.resumed:
+                self._keep_axes(before.placing.axes)
+
+    def _keep_axes(self, axes: MotorGrid | None) -> None:
+        """Have frames to come placed on the axes of those that are in the map."""
+        if axes is not None and self.placing.by is PlaceBy.MOTORS:
+            self.placing.axes, self.placing.fixed = axes, True
 
     # ---------------------------------------------------------- frames on their way
 
@@ -84,6 +93,16 @@ class Measurement:
         point = self._number(where)
         self.counts[self.tomogram.add(where.place, point, reduced, frame_id, event)] += 1
         self.changed.add(where.place)
+
+    def join(self, first: int) -> None:
+        """Count the frames before the first of a series joined late that are not accounted for."""
+        grid = self.placing.grid
+        begin, end = max(grid.offset, 0), first
+        known = self.counts.total() - self.counts[Missed.SKIPPED]
+        if self.placing.by is PlaceBy.FRAME_NUMBER:
+            end = min(end, grid.offset + grid.points * grid.frames_per_point)
+            known -= self.counts[Missed.EXTRA]
+        self.counts[Missed.BEFORE] += max(end - begin - known, 0)
 
     def _number(self, spot: Spot) -> int:
         return (self._serial << SERIES_BITS) + spot.point
@@ -144,6 +163,7 @@ class Measurement:
             Missed.OFF_GRID: f"frames were taken beside the grid of {shape}: they are not in the "
             "map; see rotation_range, translation_range and position_tolerance",
             Missed.NOT_FOUND: "frames never got positions: they are not in the map",
+            Missed.BEFORE: "frames came before the series was joined late: they are not in the map",
         }
         notes = [f"{self.counts[why]} {text}" for why, text in said.items() if self.counts[why]]
         if self.placing.waiting:
@@ -152,22 +172,29 @@ class Measurement:
         return notes
 
     def cells(self) -> Mapping[str, list[Placed]]:
-        """Return the places that changed, for the file: by name of output."""
+        """Return the places that changed, for the file, by name of output; they are taken then.
+
+        What tells that a pattern is there comes after the pattern.
+        """
         tomogram = self.tomogram
         if tomogram is None:
             return {}
-        found = [(place, tomogram.layer.profile(place)) for place in sorted(self.changed)]
-        cells = {
-            "intensity": [Placed(place, profile.intensity) for place, profile in found],
-            "frame_map": [Placed(place, int(tomogram.frame[place])) for place, _ in found],
-        }
-        if tomogram.errors:
-            cells["errors"] = [
-                Placed(place, profile.sigma)
-                for place, profile in found
-                if profile.sigma is not None
-            ]
-        return cells
+        cells: dict[str, list[Placed]] = {}
+        axes = self.placing.axes
+        if axes is not None and axes != self._grid_sent:
+            self._grid_sent, cells["motor_grid"] = axes, [Placed((), axes.ends)]
+        changed = sorted(self.changed)
+        layers = {("intensity", "errors"): tomogram.layer}
+        if tomogram.cakes is not None:
+            layers["patterns", "pattern_errors"] = tomogram.patterns
+        for (name, errors), layer in layers.items():
+            cells[name] = [Placed(place, layer.intensity[place]) for place in changed]
+            if layer.sigma is not None:
+                cells[errors] = [Placed(place, layer.sigma[place]) for place in changed]
+        cells["frame_map"] = [Placed(place, int(tomogram.frame[place])) for place in changed]
+        cells["places"] = [Placed(place, tomogram.entry(place)) for place in changed]
+        self.changed.clear()
+        return {name: found for name, found in cells.items() if found}
 
     # ------------------------------------------------------------------ what is kept
 
@@ -178,6 +205,8 @@ class Measurement:
         axes = {"radial": self.tomogram.radial}
         if self.tomogram.azimuthal is not None:
             axes["azimuthal"] = self.tomogram.azimuthal
+        if self.placing.axes is not None:
+            axes["ends"] = self.placing.axes.ends
         return {
             **axes,
             "origin": self.tomogram.origin,
@@ -186,6 +215,14 @@ class Measurement:
             "highest": self.highest,
             "serial": self._serial,
         }
+
+    def take(self, other: Measurement) -> None:
+        """Take over the positions that only another map of the same series has, or has newer."""
+        mine, its = self.tomogram, other.tomogram
+        if mine is None or its is None or not np.array_equal(mine.radial, its.radial):
+            return
+        mine.take(its, its.frame > mine.frame)
+        self.highest = max(self.highest, other.highest)
 
     def restore(self, tree: Mapping[str, Any], errors: bool) -> None:
         """Take back what `tree` gave.
@@ -203,6 +240,10 @@ class Measurement:
             counts = [int(count) for count in tree["counts"]]
             self.counts = Counter(dict(zip(KINDS, counts, strict=True)))
             self.highest, self._serial = int(tree["highest"]), int(tree["serial"])
+            if "ends" in tree:
+                placing, ends = self.placing, np.asarray(tree["ends"], np.float64)
+                tolerance = placing.motors.tolerance
+                self._keep_axes(MotorGrid.between(ends, placing.grid.shape, tolerance))
         except (KeyError, TypeError) as error:
             raise ValueError(f"the map in the checkpoint is of another form ({error})") from None
         self.tomogram = new

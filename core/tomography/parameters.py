@@ -1,27 +1,24 @@
-"""What can be set of diffraction tomography, and what comes out of it."""
+"""What can be set of diffraction tomography."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from enum import Enum
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from pydantic import field_validator, model_validator
 
 from ..azimuthal.errors import ErrorModel, parse_error_model
 from ..azimuthal.parameters import AzimuthalParameters
 from ..azimuthal.splitting import Split
 from ..parameters import parameter
-from ..stage import Command, Kind, Output, Record
 from .placing import Motors, PlaceBy
 from .profiles import Bins, Profiles
 from .reconstruction import Filter
-from .scan import FastAxis, Grid, Missed
+from .scan import FastAxis, Grid
 from .sinogram import MOST_RANGES, WHOLE, RadialRange, parse_ranges
-from .tomogram import MOST_BYTES, Added, map_bytes
+from .tomogram import MOST_BYTES, map_bytes
 
 MOST_SIDE = 16384
 
@@ -232,141 +229,3 @@ class DiffTomoParameters(AzimuthalParameters):
 
 def _ends(values: list[float]) -> tuple[float, float] | None:
     return (values[0], values[1]) if values else None
-
-
-COMMANDS = (
-    Command(
-        "ClearMap",
-        "Empty the map: frames to come begin another, with a place of its own in the open file.",
-    ),
-)
-RESULT = "pyFAI/result"
-SINOGRAMS = "pyFAI/sinograms"
-RECONSTRUCTION = "pyFAI/reconstruction"
-MEAN = "pyFAI/mean"
-SCAN = "scan"
-_MAP = ("rotation", "translation")
-
-
-COUNTS: Mapping[str, Missed | Added] = {
-    "frames_skipped": Missed.SKIPPED,
-    "frames_extra": Missed.EXTRA,
-    "frames_off_grid": Missed.OFF_GRID,
-    "frames_without_position": Missed.NOT_FOUND,
-    "frames_repeated": Added.AGAIN,
-    "frames_averaged": Added.MEAN,
-}
-"""What became of frames, by name of output."""
-
-
-def _count(name: str, doc: str) -> Output:
-    return Output(name, Kind.SCALAR, np.int64, doc=doc, path=f"{SCAN}/{name}", record=Record.SERIES)
-
-
-OUTPUTS = (
-    Output("progress", Kind.SCALAR, unit="%", doc="Share of the positions that are measured."),
-    _count("points_measured", "Positions that are measured."),
-    _count("points_missing", "Positions that are not measured (yet)."),
-    Output(
-        "time_left",
-        Kind.SCALAR,
-        unit="s",
-        doc="Time that the missing positions take at the pace of the newest; NaN: not known.",
-    ),
-    _count("frames_skipped", "Frames before the first position."),
-    _count("frames_extra", "Frames after the last position; they are not in the map."),
-    _count("frames_off_grid", "Frames whose motors were at no position of the map."),
-    _count(
-        "frames_without_position",
-        "Frames given up because too many waited for positions; they are not in the map.",
-    ),
-    _count("frames_repeated", "Frames at positions measured before; the newest counts."),
-    _count("frames_averaged", "Frames averaged with others of the same point."),
-    _count("frames_waiting", "Frames whose positions are not known (yet)."),
-    Output(
-        "radial",
-        Kind.SPECTRUM,
-        label="Radial axis",
-        doc="Centres of the points of a pattern, in the unit.",
-        axes=("bin",),
-    ),
-    Output(
-        "azimuthal", Kind.SPECTRUM, unit="deg", doc="Azimuths, in two dimensions.", axes=("bin",)
-    ),
-    Output("pattern", Kind.SPECTRUM, np.float32, doc="The newest frame's pattern.", axes=("bin",)),
-    Output(
-        "point_pattern",
-        Kind.SPECTRUM,
-        doc="Pattern at point_rotation and point_translation; NaN: not measured.",
-        axes=("bin",),
-    ),
-    Output(
-        "mean_pattern",
-        Kind.SPECTRUM,
-        doc="Mean of all patterns of the map.",
-        axes=("bin",),
-        path=f"{MEAN}/intensity",
-        record=Record.SERIES,
-    ),
-    Output(
-        "rotation_values",
-        Kind.SPECTRUM,
-        doc="Positions of the rotation (or slow translation); numbers where they are not known.",
-        axes=("rotation",),
-    ),
-    Output(
-        "translation_values",
-        Kind.SPECTRUM,
-        doc="Positions of the translation; numbers where they are not known.",
-        axes=("translation",),
-    ),
-    Output(
-        "sinogram",
-        Kind.IMAGE,
-        doc="Sum over the range sinogram_of at each position; NaN: not measured.",
-        axes=_MAP,
-    ),
-    Output(
-        "reconstruction",
-        Kind.IMAGE,
-        doc="Cross-section by filtered back-projection of sinogram, if reconstruct is on; rows "
-        "are y, columns x, along the translation at 0 deg.",
-        axes=("y", "x"),
-    ),
-    Output(
-        "frame_map",
-        Kind.IMAGE,
-        np.int32,
-        doc="Number of the newest frame at each position; -1: not measured.",
-        axes=_MAP,
-        path=f"{RESULT}/map_ptr",
-        record=Record.CELL,
-    ),
-    Output(
-        "intensity",
-        Kind.IMAGE,
-        np.float32,
-        label="Intensity",
-        doc="Patterns of all positions: (rotation, translation, radial), or (rotation, "
-        "translation, azimuthal, radial); NaN: not measured.",
-        path=f"{RESULT}/intensity",
-        record=Record.CELL,
-        live=False,
-    ),
-    Output(
-        "errors",
-        Kind.IMAGE,
-        np.float32,
-        label="Standard error",
-        doc="Standard errors of intensity, if there is an error model.",
-        path=f"{RESULT}/errors",
-        record=Record.CELL,
-        live=False,
-    ),
-)
-GROUPS: Mapping[str, Mapping[str, Any]] = {
-    RESULT: {"NX_class": "NXdata", "signal": "intensity", "title": "Diffraction tomography"},
-    SINOGRAMS: {"NX_class": "NXdata", "signal": WHOLE, "title": "Sinograms"},
-    MEAN: {"NX_class": "NXdata", "signal": "intensity", "title": "Mean pattern"},
-    SCAN: {"NX_class": "NXcollection"},
-}

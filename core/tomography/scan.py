@@ -46,6 +46,7 @@ class Missed(Enum):
     EXTRA = "after the last position"
     OFF_GRID = "off the grid of motor positions"
     NOT_FOUND = "without a position for so long that too many waited"
+    BEFORE = "before the series was joined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,30 @@ class MotorGrid:
 
     rotation: Axis
     translation: Axis
+
+    @classmethod
+    def between(
+        cls, ends: NDArray[np.float64], shape: tuple[int, int], tolerance: float
+    ) -> MotorGrid:
+        """Return the grid of a shape whose motors go between `ends`, as `ends` gives them.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be ends of axes of so many positions.
+        """
+        if ends.shape != (2, 2) or not np.isfinite(ends).all():
+            raise ValueError("the ends of the motors' axes are not four numbers")
+        axes = [
+            Axis(count, float(first), float(last), tolerance)
+            for count, (first, last) in zip(shape, ends, strict=True)
+        ]
+        return cls(*axes)
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """First and last position of the rotation and of the translation, (2, 2)."""
+        return np.array([(axis.first, axis.last) for axis in (self.rotation, self.translation)])
 
     def place(self, rotation: float, translation: float) -> Place | Missed:
         """Return the place for two motor positions."""

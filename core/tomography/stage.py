@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,23 @@ from numpy.typing import NDArray
 from ..compute.device import Compute
 from ..frame import BadFrame, Frame, Series
 from ..parameters import ParameterError
-from ..positions import Position, ScanBooks, ScanEnd
+from ..positions import Position, ScanBooks, ScanEnd, ScanPoint
+from ..sinks.journal import newest_file
 from ..stage import Closing, Row, Settings, Stage, Tree, registry
+from .kept_scan import keep_scan, kept_scan
+from .map_file import left_map
 from .measurement import Measurement
-from .parameters import COMMANDS, COUNTS, GROUPS, OUTPUTS, RESULT, DiffTomoParameters
+from .outputs import COMMANDS, ENTRY, GROUPS, OUTPUTS, STATE
+from .parameters import DiffTomoParameters
 from .placing import Placing
 from .profiles import Profiles, profiles
 from .profiles import warm_up as warm_up_profiles
 from .reconstruction import reconstruct
-from .scan import Missed, Place
+from .scan import Missed
+from .shown import shown
 from .tomogram import Reduced, Tomogram
-from .tree import MapAxes, final_tree, form_of, open_tree, reconstruction, whole
+from .tree import MapAxes, final_tree, form_of, late_cells, open_tree, reconstruction, whole_file
 
-STATE = "tomogram/"
 NO_PONI = "poni_file is not set: frames cannot be integrated"
 Floats = NDArray[np.float64]
 
@@ -46,7 +51,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
 
     name = "difftomo"
     title = "Diffraction tomography integrator"
-    entry = "entry_0000"
+    entry = ENTRY
     Parameters = DiffTomoParameters
     outputs = OUTPUTS
     commands = COMMANDS
@@ -72,6 +77,8 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         self._ended = False
         """Whether the series is over."""
         self._file_form: tuple[Any, ...] | None = None
+        self._kept = (-1, True)
+        """Series of the checkpoint, and whether its map was the one in the file of the series."""
 
     def _placing(self) -> Placing:
         asked = self._parameters
@@ -98,9 +105,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         self._stale |= bool(self._now.changed)
         if self._file_form not in (None, self._form()):
             return {}
-        cells = self._now.cells()
-        self._now.changed.clear()
-        return cells
+        return self._now.cells()
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Have a map for frames of this shape."""
@@ -120,6 +125,8 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
     def position(self, position: Position) -> None:
         """Take a message of the positions stream; place the frames that waited for it."""
         self._books.add(position)
+        if self.connection.folder and not isinstance(position, ScanPoint):
+            keep_scan(position, self.connection.folder)
         self._now.place_waiting(now=isinstance(position, ScanEnd))
 
     # ---------------------------------------------------------------- the series
@@ -147,6 +154,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         measured = self._now.measured
         goes_on = frame.frame_id > self._now.highest
         self._begin_map(self._now if goes_on else None, same_points=True)
+        self._now.join(frame.frame_id)
         if measured and goes_on:
             self._note = (
                 f"the scan goes on with frame {frame.frame_id} in the map of {measured} "
@@ -219,7 +227,9 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         """Move the patterns to where they belong by the present parameters."""
         placing, new = self._placing(), self._parameters
         if new.continue_scan and old.changed({"offset": new.offset}).arrangement == new.arrangement:
-            placing.waiting, self._now.placing = self._now.placing.waiting, placing
+            before, self._now.placing = self._now.placing, placing
+            placing.waiting, placing.axes = before.waiting, before.axes
+            placing.fixed = before.fixed
         elif self._now.can_move(placing):
             lost = self._now.move(placing)
             if lost:
@@ -238,44 +248,16 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
 
     def value(self, name: str) -> Any:
         """Return the present value of an output; None for an image before the first frame."""
-        now, asked, tomogram = self._now, self._parameters, self._now.tomogram
-        if name in COUNTS:
-            return now.counts[COUNTS[name]]
         match name:
-            case "progress":
-                return 100 * now.measured / now.placing.grid.points
-            case "points_measured":
-                return now.measured
-            case "points_missing":
-                return now.missing
-            case "time_left":
-                return now.seconds_left
-            case "frames_waiting":
-                return len(now.placing.waiting)
-            case "rotation_values":
-                return self._axes().rotation.values
-            case "translation_values":
-                return self._axes().translation.values
             case "pattern":
                 return self._pattern
             case "reconstruction":
                 return self._image
-            case "sinogram":
-                return tomogram and tomogram.sinogram(asked.sinogram_of)
-            case "frame_map":
-                return tomogram and tomogram.frame.copy()
-        if tomogram is None:
-            return np.empty(0)
-        match name:
-            case "radial":
-                return tomogram.radial
-            case "azimuthal":
-                return np.empty(0) if tomogram.azimuthal is None else tomogram.azimuthal
-            case "mean_pattern":
-                return tomogram.mean
-            case "point_pattern":
-                return tomogram.pattern(Place(asked.point_rotation, asked.point_translation))
-        raise KeyError(name)
+            case "rotation_values":
+                return self._axes().rotation.values
+            case "translation_values":
+                return self._axes().translation.values
+        return shown(name, self._now, self._parameters)
 
     def status(self) -> list[str]:
         """Return what an operator should know."""
@@ -331,7 +313,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         if tomogram is None:
             return {}
         self._file_form = self._form()
-        arrays = whole(RESULT, tomogram)
+        arrays = whole_file(tomogram, self._now.placing.axes)
         if self._now.resumed or self._now.rearranged:
             self._now.rearranged = self._now.moved = False
             return arrays
@@ -348,14 +330,23 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
             return {}
         return open_tree(self._now, tomogram, asked, self._axes(), self._file_form)
 
+    def late(self) -> Tree:
+        """Return the cells of frames whose positions came after them."""
+        if self._file_form != self._form():
+            return {}
+        return late_cells(self._now)
+
     def state(self) -> Tree | None:
-        """Return the map and what it is of."""
+        """Return the map and what it is of; an empty one too, where another was before."""
         tree = self._now.tree()
-        if not tree:
+        if not tree and not self._series.run_id:
             return None
         return {
             **{f"{STATE}{name}": value for name, value in tree.items()},
             f"{STATE}of": self._parameters.identity,
+            f"{STATE}empty": not tree,
+            f"{STATE}run": self._series.run_id,
+            f"{STATE}in_file": self._file_form in (None, self._form()),
         }
 
     def restore(self, tree: Tree) -> None:
@@ -369,11 +360,45 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         entries = {k.removeprefix(STATE): v for k, v in tree.items() if k.startswith(STATE)}
         if entries.get("of") != self._parameters.identity:
             raise ValueError("the map in the checkpoint was made with other parameters")
+        try:
+            kept, empty = (int(entries["run"]), bool(entries["in_file"])), bool(entries["empty"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the checkpoint is of another form ({error})") from None
+        if not empty:
+            self._restore(entries)
+        self._kept = kept
+
+    def _restore(self, entries: Tree) -> None:
         restored = Measurement(self._placing())
         restored.restore(entries, self._parameters.errors)
         assert restored.tomogram is not None
         restored.tomogram.choose(self._parameters.ranges, self._parameters.subtract_background)
         self._now, self._stale = restored, True
+
+    def recover(self, folder: Path) -> None:
+        """Take up what the newest file holds beyond the checkpoint, and the scan that went on."""
+        if (scan := kept_scan(folder)) is not None:
+            self._books.add(scan)
+        path = newest_file(folder)
+        if path is None:
+            return
+        before, (run, in_file) = self._now, self._kept
+        try:
+            left = left_map(path, self._parameters, run if in_file else run + 1)
+            if left is None:
+                return
+            self.restore(left.state)
+        except (OSError, ValueError) as error:
+            self._note = f"what {path.name} holds was not taken up: {error}"
+            return
+        more = self._now.measured
+        if left.run == run:
+            self._now.take(before)
+            more = self._now.measured - before.measured
+        if more > 0:
+            self._note = (
+                f"{more} positions that the checkpoint did not have yet were taken from {path.name}"
+            )
 
 
 def _profiles(shape: tuple[int, ...], parameters: DiffTomoParameters, compute: Compute) -> Profiles:

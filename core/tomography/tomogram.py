@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 MOST_BYTES = 4 << 30
 """Largest map, in bytes."""
+ENTRIES = ("frame", "event", "point", "frames", "averaged", "repeated")
+"""What is kept about each position: its newest frame with its trigger event, its point, how many
+frames its profile is of, and how often a frame was averaged with others or replaced some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,11 @@ class Layer:
         self.intensity[measured] = tree[f"{name}/intensity"]
         if self.sigma is not None:
             self.sigma[measured] = tree[f"{name}/sigma"]
-        if f"{name}/numbers" in tree:
+        if f"{name}/numbers" in tree and self._numbers is None:
             self._numbers = np.isfinite(self.intensity).astype(np.uint32)
-            self._numbers[measured] = tree[f"{name}/numbers"]
+        if self._numbers is not None:
+            there = np.isfinite(self.intensity[measured])
+            self._numbers[measured] = tree.get(f"{name}/numbers", there)
 
 
 class Tomogram:
@@ -160,6 +165,8 @@ class Tomogram:
         """The newest frame of each position; -1: not measured."""
         self._event: NDArray[np.int64] = np.full(shape, -1, np.int64)
         self._point: NDArray[np.int64] = np.full(shape, -1, np.int64)
+        self._times: NDArray[np.int64] = np.zeros((*shape, 3), np.int64)
+        """The last three of `ENTRIES`."""
         self.measured = 0
         """Positions that have a frame."""
         self._total, self._number = np.zeros(radial.shape), np.zeros(radial.shape, np.int64)
@@ -194,6 +201,9 @@ class Tomogram:
         if not same or frame_number > self.frame[place]:
             self.frame[place], self._event[place] = frame_number, event
         self._point[place] = point
+        self._times[place] += (1, same, there and not same)
+        if not same:
+            self._times[place][0] = 1
         self.measured += not there
         self._sums[:, *place] = self._summing.of(self.patterns.intensity[place])
         return Added.MEAN if same else Added.AGAIN if there else Added.FIRST
@@ -210,8 +220,20 @@ class Tomogram:
     @property
     def mean(self) -> Floats:
         """Mean pattern over the positions in which a bin has a value, (bins,); NaN: none."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self._number > 0, self._total / self._number, np.nan)
+        return _quotient(self._total, self._number)
+
+    def whole_mean(self) -> Floats:
+        """Return `mean` added up anew: the same whatever the order in which frames came."""
+        return _quotient(*self._all())
+
+    def _all(self) -> tuple[Floats, NDArray[np.int64]]:
+        """Return the sum of all patterns and how many have a value, by bin; row by row."""
+        total, number = np.zeros(self.radial.shape), np.zeros(self.radial.shape, np.int64)
+        for row in self.patterns.intensity:
+            there = np.isfinite(row)
+            total += np.where(there, row, 0).sum(axis=0, dtype=np.float64)
+            number += there.sum(axis=0, dtype=np.int64)
+        return total, number
 
     def choose(self, ranges: Sequence[RadialRange], background: bool) -> None:
         """Take the sinograms of other ranges, beside that of the whole pattern."""
@@ -251,6 +273,22 @@ class Tomogram:
         pairs = zip(self.frame[there].tolist(), self._event[there].tolist(), strict=True)
         return list(pairs)
 
+    def entry(self, place: Place) -> NDArray[np.int64]:
+        """Return the `ENTRIES` of a position."""
+        known = (self.frame[place], self._event[place], self._point[place])
+        return np.array([*known, *self._times[place]], np.int64)
+
+    def entries(self) -> NDArray[np.int64]:
+        """Return the `ENTRIES` of all positions, (rotations, translations, entries); -1: none."""
+        known = np.stack((self.frame, self._event, self._point), axis=-1)
+        entries = np.concatenate((known, self._times), axis=-1)
+        entries[self.frame < 0] = -1
+        return entries
+
+    def take(self, other: Tomogram, there: NDArray[np.bool_]) -> None:
+        """Take over some positions of another map of the same form."""
+        self.restore(other.tree(there))
+
     def reduced(self, place: Place) -> Reduced:
         """Return the profiles of a position; views."""
         cake = None if self.cakes is None else self.cakes.profile(place)
@@ -280,20 +318,23 @@ class Tomogram:
         new.restore(self.tree())
         return new
 
-    def tree(self) -> dict[str, Any]:
-        """Return the measured positions for a checkpoint; copies."""
+    def tree(self, chosen: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+        """Return the measured positions, or some of them, for a checkpoint; copies."""
         measured = self.frame >= 0
+        if chosen is not None:
+            measured &= chosen
         tree: dict[str, Any] = {
             "place": np.flatnonzero(measured),
             "frame": self.frame[measured],
             "event": self._event[measured],
             "point": self._point[measured],
+            "times": self._times[measured],
             **self.patterns.tree("pattern", measured),
         }
         return tree if self.cakes is None else {**tree, **self.cakes.tree("cake", measured)}
 
     def restore(self, tree: Mapping[str, Any]) -> None:
-        """Take back what `tree` gave, in an empty map of the same form.
+        """Take back what `tree` gave, in a map of the same form; other positions stay.
 
         Raises
         ------
@@ -308,6 +349,7 @@ class Tomogram:
                 ("frame", self.frame),
                 ("event", self._event),
                 ("point", self._point),
+                ("times", self._times),
             ):
                 array[measured] = tree[name]
             self.patterns.restore("pattern", tree, measured)
@@ -315,11 +357,15 @@ class Tomogram:
                 self.cakes.restore("cake", tree, measured)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"the map in the checkpoint is of another form ({error})") from None
-        self.measured = int(measured.sum())
-        there = np.isfinite(self.patterns.intensity)
-        self._number = there.sum(axis=(0, 1), dtype=np.int64)
-        self._total = np.where(there, self.patterns.intensity, 0).sum(axis=(0, 1), dtype=np.float64)
+        self.measured = int((self.frame >= 0).sum())
+        self._total, self._number = self._all()
         self.choose(self._ranges[1:], self._background)
+
+
+def _quotient(total: Floats, number: NDArray[np.int64]) -> Floats:
+    """Return means; NaN where there is nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(number > 0, total / number, np.nan)
 
 
 def map_bytes(points: int, bins: int, azimuthal_bins: int, errors: bool) -> int:

@@ -11,25 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..azimuthal.units import Unit
-from ..stage import Tree
+from ..stage import Record, Tree
 from .measurement import Measurement
-from .parameters import (
+from .outputs import (
     COUNTS,
     GROUPS,
     MEAN,
+    MOTOR_GRID,
+    OUTPUTS,
+    PATTERNS,
+    PLACES,
     RECONSTRUCTION,
     RESULT,
     SCAN,
     SINOGRAMS,
-    DiffTomoParameters,
-    SlowAxis,
 )
+from .parameters import DiffTomoParameters, SlowAxis
 from .reconstruction import reconstruct
 from .scan import MotorGrid
 from .sinogram import WHOLE
-from .tomogram import Tomogram
+from .tomogram import ENTRIES, Tomogram
 
 Floats = NDArray[np.float64]
+PATHS = {each.name: each.path for each in OUTPUTS if each.record is Record.CELL}
 CONFIGURATION = "pyFAI/configuration"
 OTHER_RESULT = "pyFAI/result_2"
 """Where a map stands that is of another form than the one that the file began with."""
@@ -107,11 +111,22 @@ def axes_tree(group: str, tomogram: Tomogram, axes: MapAxes, unit: Unit) -> Tree
         }
         names.insert(2, "azimuthal")
     shown = "spectrum" if tomogram.azimuthal is None else "image"
+    if tomogram.azimuthal is not None and group == RESULT:
+        tree |= {
+            **axes.rotation.tree(PATTERNS),
+            **axes.translation.tree(PATTERNS),
+            **_radial(PATTERNS, tomogram, unit),
+            f"{PATTERNS}@NX_class": "NXdata",
+            f"{PATTERNS}@signal": "intensity",
+            f"{PATTERNS}@axes": [axes.rotation.name, axes.translation.name, unit.quantity],
+            f"{PATTERNS}@title": "Patterns in one dimension",
+        }
     return {
         **tree,
         f"{group}@axes": names,
         f"{group}/intensity@interpretation": shown,
         **({f"{group}/errors@interpretation": shown} if tomogram.errors else {}),
+        **({f"{PLACES}@columns": list(ENTRIES)} if group == RESULT else {}),
         f"{group}/map_ptr@interpretation": "image",
         f"{group}/map_ptr@long_name": "Frame number of each position; -1: not measured",
     }
@@ -193,6 +208,17 @@ def whole(group: str, tomogram: Tomogram) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def whole_file(tomogram: Tomogram, axes: MotorGrid | None) -> dict[str, NDArray[Any]]:
+    """Return all cells of a file: the map whole, and what it needs to be gone on with."""
+    arrays = whole(RESULT, tomogram)
+    if tomogram.cakes is not None:
+        arrays[f"{PATTERNS}/intensity"] = tomogram.patterns.intensity
+        if tomogram.patterns.sigma is not None:
+            arrays[f"{PATTERNS}/errors"] = tomogram.patterns.sigma
+    ends = np.full((2, 2), np.nan) if axes is None else axes.ends
+    return {**arrays, PLACES: tomogram.entries(), MOTOR_GRID: ends}
+
+
 def _counts(now: Measurement) -> Tree:
     counts = {name: now.counts[kind] for name, kind in COUNTS.items()}
     return {
@@ -214,16 +240,19 @@ def open_tree(
     tree = {**_counts(now)}
     if form not in (None, form_of(tomogram, parameters)):
         return tree
-    names = {"intensity": "intensity", "frame_map": "map_ptr", "errors": "errors"}
-    late = {f"{RESULT}/{names[name]}": cells for name, cells in now.cells().items() if cells}
     moved, now.moved = now.moved, False
     return {
         **tree,
         **axes_tree(RESULT, tomogram, axes, parameters.unit),
         **derived_tree(tomogram, axes, parameters.unit),
         **_origin(tomogram),
-        **(whole(RESULT, tomogram) if moved else late),
+        **(whole_file(tomogram, now.placing.axes) if moved else {}),
     }
+
+
+def late_cells(now: Measurement) -> Tree:
+    """Return the cells of places that changed with no frame, by path."""
+    return {PATHS[name]: cells for name, cells in now.cells().items()}
 
 
 def final_tree(
@@ -236,7 +265,10 @@ def final_tree(
     axes = MapAxes.of(parameters, now.placing.axes)
     now.moved = now.rearranged
     tree = {**open_tree(now, tomogram, parameters, axes, form)}
-    if form not in (None, form_of(tomogram, parameters)):
+    tree[f"{MEAN}/intensity"] = tomogram.whole_mean()
+    if form in (None, form_of(tomogram, parameters)):
+        tree = {**late_cells(now), **tree}
+    else:
         tree |= {
             **axes_tree(OTHER_RESULT, tomogram, axes, parameters.unit),
             **derived_tree(tomogram, axes, parameters.unit),

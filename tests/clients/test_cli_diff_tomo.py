@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import fabio
 import h5py
 import hdf5plugin
@@ -23,6 +26,9 @@ from numpy.typing import NDArray
 from ronda.clients.cli import tomography
 from ronda.clients.cli.main import main
 from ronda.core.frame import Frame, Series
+from ronda.core.positions import Position, ScanEnd, ScanPoint, ScanStart
+from ronda.core.sources.recording import RECORD, SELF_DESCRIBED, STREAM
+from ronda.core.sources.replay import sardana_document
 from ronda.core.tomography.parameters import DiffTomoParameters
 from ronda.core.tomography.profiles import Profiles, profiles
 from ronda.tests.clients.test_cli_sparsify import options_of
@@ -332,7 +338,10 @@ WHOLE = ("-p", "detector.poni", *SCAN)
         ((*WHOLE, "s.h5", "--fast", "time"), "fast_axis"),
         ((*WHOLE, "s.h5", "--positions", "recording:none.cbors"), "none.cbors"),
         ((*WHOLE, "s.h5", "--resume", "--force"), "--resume and --force do not go together"),
-        ((*WHOLE, "s.h5", "--resume", "--positions", "x:"), "--resume and --positions do not"),
+        (
+            (*WHOLE, "s.h5", "--resume", "--positions", "sardana+http://127.0.0.1:0"),
+            "does not end: --resume needs a recording",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
@@ -397,9 +406,10 @@ def test_a_run_goes_on_and_leaves_nothing_of_it_out(
     with h5py.File("diff_tomo.h5") as file, h5py.File("whole.h5") as whole:
         for place in ("sinograms/all", "mean/intensity"):
             place = f"entry_0000/pyFAI/{place}"
-            np.testing.assert_allclose(file[place][()], whole[place][()], rtol=1e-6)
-        counts = {name: value[()] for name, value in file["entry_0000/scan"].items()}
-        assert counts == {name: value[()] for name, value in whole["entry_0000/scan"].items()}
+            np.testing.assert_array_equal(file[place][()], whole[place][()])
+        scan = file["entry_0000/scan"]
+        for name, value in whole["entry_0000/scan"].items():
+            np.testing.assert_array_equal(scan[name][()], value[()], name)
     assert not list(tmp_path.glob("*.part"))
     integrated.clear()
     extra = said(*call, "s_*.cbf", "--resume", "-v")
@@ -435,7 +445,7 @@ def test_without_an_output_a_resumed_run_begins(said: Said) -> None:
         (("-t", 2, "-r", 1, "other.h5"), "made of other files"),
         (("-t", 2, "-r", 1, "s.h5", "-o", "s_copy.h5"), "holds no map that could go on"),
         (("-t", 2, "-r", 1, "s.h5", "-o", "text.h5"), "text.h5 cannot be read"),
-        (("-t", 2, "-r", 1, "s.h5", "--azimuthal-bins", 4), "only a map in one dimension"),
+        (("-t", 2, "-r", 1, "s.h5", "--azimuthal-bins", 4), "azimuthal_bins was 0, not 4"),
     ],
 )
 def test_what_does_not_fit_is_not_gone_on_with(
@@ -505,6 +515,14 @@ def grows(path: Path) -> bool:
     return False
 
 
+def is_let_go(path: Path) -> bool:
+    """Tell whether nobody writes a file."""
+    with path.open("rb") as file, contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 def readable(path: Path) -> int:
     """Check that what a file holds is right; return how many places are measured."""
     with contextlib.ExitStack() as stack:
@@ -543,6 +561,7 @@ def test_a_kill_leaves_the_old_or_the_new_file_readable(tmp_path: Path, long: li
             wait_for(draft.exists if turn else lambda: grows(out), 60)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(60)
+        wait_for(partial(is_let_go, draft if turn else out), 60)  # its writer lives on for a moment
         measured.append(readable(out))
     assert measured[1] <= measured[2]
     done = subprocess.run([*long, "--resume"], capture_output=True, text=True)
@@ -552,6 +571,190 @@ def test_a_kill_leaves_the_old_or_the_new_file_readable(tmp_path: Path, long: li
     with h5py.File(out) as file:
         text = file["entry_0000/process/configuration/data"].asstr()[()]
         assert json.loads(text)["continue_scan"] is True
+
+
+# what is in the map of a run that was stopped is the same as in one that was not
+
+WIDTH, TAKEN = 60, 1440
+"""Positions of the fast axis, and frames."""
+KINDS: dict[str, tuple[str, ...]] = {
+    "zigzag": ("--zigzag", "--error-model", "poisson", "-O", "7"),
+    "two dimensions": ("--azimuthal-bins", "5", "--error-model", "poisson", "--zigzag"),
+    "motors": ("--positions", "recording:motors.cbors", "--error-model", "poisson"),
+    "motors, two frames each": ("--positions", "recording:pairs.cbors", "--azimuthal-bins", "3"),
+    "motors that are not described": ("--positions", "recording:bare.cbors"),
+}
+
+
+def write_positions(path: str, frames: int, described: bool = True, shift: float = 0.0) -> None:
+    """A recording of where the motors were: backwards, now and then twice, sometimes beside."""
+    lines = TAKEN // WIDTH // frames
+    ends = {"tx": (0.0, WIDTH - 1.0), "rot": (0.0, 10.0 * (lines - 1))}
+    columns = [{"name": n, "min_value": low, "max_value": high} for n, (low, high) in ends.items()]
+    said = {"column_desc": columns} if described else {}
+    positions: list[Position] = [ScanStart(1, tuple(ends), "mesh", None, said)]
+    for point in range(TAKEN // frames):
+        line, step = divmod(point, WIDTH)
+        x, angle = WIDTH - 1.0 - step, 10.0 * line
+        if point % 37 == 36:
+            x = min(x + 3, WIDTH - 1.0)  # measured before
+        if point % 101 == 100:
+            angle += 4.0  # off the grid
+        values = {"tx": x + shift, "rot": angle}
+        positions.append(ScanPoint(point, values, frames if frames > 1 else None))
+    positions.append(ScanEnd())
+    kinds = {ScanStart: "DataDescription", ScanPoint: "RecordData", ScanEnd: "RecordEnd"}
+    with Path(path).open("wb") as file:
+        for number, position in enumerate(positions):
+            _, document = sardana_document(position)
+            text = json.dumps({**document, "type": kinds[type(position)]}).encode()
+            content = {"sardana": cbor2.CBORTag(STREAM, ["sardana", [text]])}
+            record = cbor2.CBORTag(RECORD, [number, content])
+            file.write(cbor2.dumps(cbor2.CBORTag(SELF_DESCRIBED, record)))
+
+
+SLOWLY = (
+    sys.executable,
+    "-c",
+    """
+import time
+from ronda.clients.cli import reducing
+from ronda.clients.cli.main import main
+from ronda.core.tomography.profiles import Profiles
+
+def reduce(self, frame, quickly=Profiles.reduce):
+    time.sleep(0.004)
+    return quickly(self, frame)
+
+Profiles.reduce, reducing.LEAST_QUEUE = reduce, 0
+raise SystemExit(main())
+""",
+)
+"""The command, with frames that take long and do not pile up: it can be stopped in the middle."""
+
+
+def measured(path: Path) -> int:
+    """Return how many positions are measured in a file, also one that is being written."""
+    with contextlib.suppress(OSError, KeyError), h5py.File(path, swmr=not is_let_go(path)) as file:
+        return int((file[f"{RESULT}/map_ptr"][()] >= 0).sum())
+    return 0
+
+
+def make_scan() -> None:
+    random = np.random.default_rng(5)
+    with h5py.File("s.h5", "w") as file:
+        images = random.poisson(20, (TAKEN, SIDE, SIDE)).astype(np.uint16)
+        file.create_dataset("data", data=images, chunks=(1, SIDE, SIDE))
+    write_positions("motors.cbors", 1)
+    write_positions("pairs.cbors", 2)
+    write_positions("bare.cbors", 1, described=False)
+
+
+def everything(path: str) -> dict[str, Any]:
+    """All values of a map, by path."""
+    found: dict[str, Any] = {}
+
+    def take(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(path) as file:
+        for group in ("entry_0000/pyFAI", "entry_0000/scan"):
+            file[group].visititems(lambda name, item, group=group: take(f"{group}/{name}", item))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_stopped_or_killed_differs_from_one_that_was_not(
+    said: Said, kind: str
+) -> None:
+    make_scan()
+    lines = TAKEN // WIDTH // (2 if "pairs" in " ".join(KINDS[kind]) else 1)
+    call = ["-p", "detector.poni", *BINS, "-t", WIDTH, "-r", lines, *KINDS[kind], "s.h5"]
+    assert said(*call, "-o", "whole.h5")[0] == 0
+    wanted = everything("whole.h5")
+    for number in (signal.SIGINT, signal.SIGKILL):
+        out = Path(f"{number}.h5")
+        with started([*SLOWLY, "diff_tomo", *map(str, call), "-o", str(out)]) as process:
+            wait_for(lambda: grows(out) and measured(out), 60)  # noqa: B023 - over when this goes on
+            os.kill(process.pid, number)
+            process.communicate(timeout=60)
+        wait_for(partial(is_let_go, out), 60)
+        assert 0 < measured(out) < (wanted[f"{RESULT}/map_ptr"] >= 0).sum()
+        status, _, err = said(*call, "-o", out, "--resume")
+        assert status == 0, err
+        found = everything(str(out))
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value, name)
+
+
+@pytest.mark.parametrize("kind", ["two dimensions", "motors, two frames each"])
+def test_only_what_is_not_in_the_map_is_integrated_again(
+    said: Said, integrated: list[int], kind: str
+) -> None:
+    make_scan()
+    pairs = "pairs" in " ".join(KINDS[kind])
+    call = ["-p", "detector.poni", *BINS, "-t", WIDTH, "-r", TAKEN // WIDTH // (1 + pairs)]
+    call += [*KINDS[kind], "s.h5", "-o", "out.h5"]
+    assert said(*call)[0] == 0
+    wanted = everything("out.h5")
+    last = np.argwhere(wanted["entry_0000/pyFAI/result/map_ptr"] == TAKEN - 1)[0]
+    with h5py.File("out.h5", "r+") as file:
+        result = file[RESULT]
+        if pairs:  # only the first frame of the last point was in time
+            result["map_ptr"][tuple(last)] -= 1
+            file["entry_0000/scan/places"][tuple(last)] -= [1, 0, 0, 1, 1, 0]
+        else:
+            result["map_ptr"][3, 7] = -1
+    integrated.clear()
+    status, _, err = said(*call, "--resume")
+    assert status == 0, err
+    if pairs:  # those off the grid have no place to be known by
+        off = {frame for frame in range(TAKEN) if frame // 2 % 101 == 100}
+        assert set(integrated) == off | {TAKEN - 2, TAKEN - 1}
+    else:
+        assert integrated == [3 * WIDTH + WIDTH - 1 - 7]
+    for name, value in everything("out.h5").items():
+        np.testing.assert_array_equal(value, wanted[name], name)
+
+
+def spoil(path: str, name: str, place: Any, value: Any) -> None:
+    with h5py.File(path, "r+") as file:
+        file[f"entry_0000/{name}"][place] = value
+
+
+@pytest.mark.parametrize(
+    ("harm", "part"),
+    [
+        (lambda: write_positions("motors.cbors", 1, shift=1.0), "frames where they do not belong"),
+        (lambda: spoil("out.h5", "scan/motor_grid", (0, 1), NaN), "ends of the motors' axes"),
+        (lambda: spoil("out.h5", "scan/motor_grid", (1, 1), 0.0), "cannot all be at 0"),
+        (lambda: spoil("out.h5", "scan/motor_grid", (1, 1), 30.0), "where they do not belong"),
+        (lambda: spoil("out.h5", "scan/places", (0, 0, 2), 5), "where they do not belong"),
+        (lambda: spoil("out.h5", "scan/places", (0, 0, 2), 1 << 41), "no series of these files"),
+        (
+            lambda: (
+                spoil("out.h5", "scan/places", (0, 0, 0), 1 << 30),
+                spoil("out.h5", "pyFAI/result/map_ptr", (0, 0), 1 << 30),
+            ),
+            "no series of these files",
+        ),
+    ],
+)
+def test_a_map_of_other_positions_is_not_gone_on_with(
+    said: Said, harm: Callable[[], None], part: str
+) -> None:
+    make_scan()
+    call = ["-p", "detector.poni", *BINS, "-t", WIDTH, "-r", TAKEN // WIDTH, *KINDS["motors"]]
+    assert said(*call, "s.h5", "-o", "out.h5")[0] == 0
+    harm()
+    before = Path("out.h5").read_bytes()
+    status, _, err = said(*call, "s.h5", "-o", "out.h5", "--resume")
+    assert status == 2
+    assert part in err
+    assert len(err.splitlines()) == 1
+    assert Path("out.h5").read_bytes() == before
 
 
 def test_a_draft_that_holds_more_is_gone_on_with(said: Said, integrated: list[int]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ronda.core.parameters import (
+    InputFile,
     ParameterError,
     Parameters,
     load_yaml,
@@ -21,6 +22,8 @@ class Sample(Parameters):
     bins: int = parameter(100, "Bins.", ge=1)
     name: str = parameter("", "Name.")
     rings: list[float] = parameter([], "Rings.", unit="1/angstrom")
+    ranges: list[str] = parameter([], "Ranges.")
+    darks: list[InputFile] = parameter([], "Dark files.")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def test_assignments_are_read_by_the_type_of_the_parameter(text: str, value: Any
     ("text", "said"),
     [
         ("bins", "not of the form name=value"),
-        ("bin=3", "unknown parameter 'bin'; known are distance, bins, name, rings"),
+        ("bin=3", "unknown parameter 'bin'; known are distance, bins, name, rings, ranges, darks"),
         ("bins=0", "bins: .*greater than or equal to 1, got 0"),
         ("bins=many", "bins: .*integer"),
         ("distance=.nan", "distance"),
@@ -55,6 +58,26 @@ def test_assignments_are_read_by_the_type_of_the_parameter(text: str, value: Any
 def test_what_cannot_be_taken_is_named(text: str, said: str) -> None:
     with pytest.raises(ParameterError, match=said):
         Sample().changed(parse_assignments(Sample(), [text]))
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["ranges=ring=20,30"], ["ring=20,30"]),
+        (["ranges=a=1,2", "bins=7", "ranges=b=3,4"], ["a=1,2", "b=3,4"]),
+        (['ranges=["a=1,2", "b=3,4"]'], ["a=1,2", "b=3,4"]),
+        (["ranges=[a, b]", "ranges=c"], ["a", "b", "c"]),
+        (["ranges=007"], ["007"]),
+        (["ranges="], []),
+    ],
+)
+def test_texts_of_a_list_are_given_one_by_one_and_keep_their_commas(
+    texts: list[str], values: list[str]
+) -> None:
+    changes = parse_assignments(Sample(), texts)
+    assert Sample().changed(changes).ranges == values
+    files = parse_assignments(Sample(), [text.replace("ranges=", "darks=", 1) for text in texts])
+    assert Sample().changed(files).darks == values
 
 
 def test_a_set_never_changes() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -218,8 +222,6 @@ def found_where_it_is(image: NDArray[np.float64]) -> None:
 @pytest.fixture
 def free_ports() -> list[int]:
     """Two TCP ports of loopback that nobody listens on."""
-    import socket
-
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:
@@ -235,7 +237,6 @@ def test_a_scan_does_not_go_on_after_stop_and_start_or_a_kill(
     beamline: Beamline,
     poni: str,
     tmp_path: Path,
-    scan: TomographyScan,
     start_device: StartDevice,
 ) -> None:
     def measure(device: Served, first: int, end: int) -> None:
@@ -260,20 +261,19 @@ def test_a_scan_does_not_go_on_after_stop_and_start_or_a_kill(
     tomograph.wait_for_state(DevState.RUNNING)
     measure(tomograph, 160, 200)
     files = tmp_path / "out"
-    wait_for(lambda: len(paths := late_files(files)) == 2 and measured_in(paths[-1]) == 200)
+    wait_for(lambda: len(late_files(files)) == 2)
+    time.sleep(1.5)  # what is in the file is not older than that
     tomograph.process.kill()
     again = start_device("DiffTomoIntegrator", tomograph.name, **places(beamline, poni, tmp_path))
     assert again.state == DevState.STANDBY, again.proxy.status()
-    kept = again.proxy.points_measured  # of the newest checkpoint; the rest is in the file
-    assert 160 <= kept <= 200
-    np.testing.assert_array_equal(again.proxy.frame_map, by_number(range(kept)))
+    np.testing.assert_array_equal(again.proxy.frame_map, by_number(range(200)))
     again.proxy.Start()
     again.wait_for_state(DevState.RUNNING)
     measure(again, 200, 400)
     beamline.end()
-    wanted = by_number({*range(kept), *range(200, 400)})
+    wanted = by_number(range(400))
     np.testing.assert_array_equal(again.proxy.frame_map, wanted)
-    assert again.proxy.points_missing == 200 - kept
+    assert again.proxy.points_missing == again.proxy.frames_missed == 0
     again.proxy.Stop()
     again.wait_for_state(DevState.STANDBY)
     first = files / "scan-0007_detector_difftomo.h5"
@@ -283,6 +283,115 @@ def test_a_scan_does_not_go_on_after_stop_and_start_or_a_kill(
         np.testing.assert_array_equal(frame_map, one)
         assert np.isfinite(patterns[frame_map >= 0]).all()
         assert np.isnan(patterns[frame_map < 0]).all()
+
+
+@pytest.mark.parametrize("azimuthal_bins", [0, 3])
+def test_a_killed_device_loses_what_was_in_its_file_or_counts_it_twice(
+    tomograph: Served,
+    beamline: Beamline,
+    poni: str,
+    tmp_path: Path,
+    start_device: StartDevice,
+    azimuthal_bins: int,
+) -> None:
+    put(tomograph, {"azimuthal_bins": azimuthal_bins, "error_model": "poisson"})
+    beamline.begin()
+    rate, ended = 100.0, threading.Event()
+
+    def go_on() -> None:
+        """Have frames come without a pause, whether or not somebody takes them."""
+        begin = time.monotonic()
+        for point in range(SIDE * SIDE):
+            time.sleep(max(begin + point / rate - time.monotonic(), 0))
+            beamline.measure([point])
+        beamline.end()
+        ended.set()
+
+    stream = threading.Thread(target=go_on, daemon=True)
+    stream.start()
+    wait_for(lambda: tomograph.proxy.points_measured >= 130)
+    reduced = tomograph.proxy.points_measured
+    tomograph.process.kill()
+    again = start_device("DiffTomoIntegrator", tomograph.name, **places(beamline, poni, tmp_path))
+    kept = again.proxy.points_measured
+    assert kept > reduced - rate  # no older than a second
+    frame_map, patterns = map_in(tmp_path / "out" / "scan-0007_detector_difftomo.h5")
+    assert (frame_map >= 0).sum() == kept
+    np.testing.assert_array_equal(again.proxy.frame_map, frame_map)
+    assert "positions that the checkpoint did not have yet were taken" in again.proxy.status()
+    again.proxy.Start()
+    ended.wait(60)
+    stream.join()
+    shown = again.proxy
+    wait_for(lambda: shown.frame_map.max() == SIDE * SIDE - 1)
+    assert shown.points_measured + shown.frames_missed == SIDE * SIDE
+    assert shown.points_missing == shown.frames_missed
+    assert shown.frames_repeated == shown.frames_extra == shown.frames_averaged == 0
+    if shown.frames_missed:
+        said = f"{shown.frames_missed} frames came before the series was joined late"
+        wait_for(lambda: said in shown.status())
+    wanted = shown.frame_map
+    shown.Stop()
+    again.wait_for_state(DevState.STANDBY)
+    (path,) = late_files(tmp_path / "out")
+    found, both = map_in(path)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(both[frame_map >= 0], patterns[frame_map >= 0])
+    assert np.isfinite(both[found >= 0]).any(axis=-1).all()
+    assert np.isnan(both[found < 0]).all()
+    with h5py.File(path) as file:
+        assert file["entry_0000/scan/frames_missed"][()] == shown.frames_missed
+
+
+@pytest.fixture
+def motors(scan: TomographyScan, free_ports: list[int]) -> Iterator[Beamline]:
+    """A detector, and motors whose positions are posted to the first of the ports."""
+    made = Beamline(scan, free_ports[0])
+    yield made
+    made.close()
+
+
+def test_a_device_that_is_killed_forgets_where_the_motors_go(
+    start_device: StartDevice,
+    motors: Beamline,
+    poni: str,
+    tmp_path: Path,
+    scan: TomographyScan,
+    free_ports: list[int],
+) -> None:
+    url = f"sardana+http://127.0.0.1:{free_ports[0]}"
+    where = {**places(motors, poni, tmp_path), "PositionsUrl": url}
+    device = start_device("DiffTomoIntegrator", **where)
+    put(device, {"poni_file": poni, **SETTINGS, "place_by": "motors"})
+    device.proxy.Start()
+    wait_for(lambda: accepts(free_ports[0]))
+    motors.begin()
+    motors.measure(range(150))
+    wait_for(lambda: (device.proxy.frame_map >= 0).sum() == 150)
+    time.sleep(1.5)  # what is in the file is not older than that
+    device.process.kill()
+    again = start_device("DiffTomoIntegrator", device.name, **where)
+    np.testing.assert_array_equal(again.proxy.frame_map, scan.frame_map(range(150)))
+    axes = again.proxy.rotation_values, again.proxy.translation_values
+    np.testing.assert_allclose(axes[0], np.linspace(*ROTATION, SIDE))
+    np.testing.assert_allclose(axes[1], np.linspace(*TRANSLATION, SIDE))
+    again.proxy.Start()
+    wait_for(lambda: accepts(free_ports[0]))
+    motors.measure(range(150, POINTS))
+    motors.end()
+    wait_for(lambda: again.proxy.frames_repeated == len(AGAIN))
+    np.testing.assert_array_equal(again.proxy.frame_map, scan.frame_map())
+    assert again.proxy.frames_missed == again.proxy.frames_off_grid == 0
+    assert again.proxy.frames_waiting == 0
+    again.proxy.Stop()
+    again.wait_for_state(DevState.STANDBY)
+
+
+def accepts(port: int) -> bool:
+    """Tell whether somebody listens on a port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def late_files(folder: Path) -> list[Path]:

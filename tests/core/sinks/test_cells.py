@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
 import math
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from ronda.core.frame import Frame, Series, new_run_id
+from ronda.core.frame import Frame
 from ronda.core.parameters import Parameters
-from ronda.core.sinks import seriesfile
 from ronda.core.sinks.grids import MOST_PIECES, Grid, Grids
 from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.sinks.recover import recover
-from ronda.core.sinks.seriesfile import END_NOTE, END_TIME, SeriesFile
-from ronda.core.sinks.wire import fixed_text
+from ronda.core.sinks.seriesfile import SeriesFile
 from ronda.core.stage import Kind, Output, Placed, Record, Row, Settings, Stage, Tree
+from ronda.tests.core.sinks import writing
+from ronda.tests.core.sinks.writing import end_values, filled, flushed_when_killed, kill, no_room
+from ronda.tests.waiting import wait_for
 
 Write = Callable[..., NexusWriter]
-Until = Callable[..., Any]
 SLOW, FAST, RADIAL = 5, 6, 700
 
 
@@ -93,26 +88,18 @@ class MapStage(Stage[Parameters, int]):
         }
 
 
-class Line:
-    """Plays the runner for one series."""
+STAGE = MapStage
+
+
+class Line(writing.Line):
+    """A series of the map."""
 
     def __init__(self, writer: NexusWriter, filename: str, stage: MapStage | None = None) -> None:
-        self.writer, self.stage = writer, stage or MapStage()
-        self.series = Series(new_run_id(), "pilatus", filename)
-        self.settings = Settings(1, Parameters())
-        self.count = 0
+        super().__init__(writer, filename, stage or MapStage())
 
     def frames(self, count: int, **strange: Any) -> None:
         for _ in range(count):
-            frame = Frame(self.series, self.count, np.zeros((4, 4), np.int32))
-            row = {**self.stage.reduce(frame, self.count, self.settings), **strange}
-            if not self.count:
-                self.writer.begin(self.series, frame, self.settings)
-            self.writer.row(frame, row)
-            self.count += 1
-
-    def finish(self, **tree: Any) -> None:
-        self.writer.finish(self.series, tree)
+            self.add(np.zeros((4, 4), np.int32), **strange)
 
 
 def expected(count: int) -> NDArray[np.float32]:
@@ -134,33 +121,24 @@ def assert_holds(path: Path, count: int) -> None:
         assert result["hits"][...].ravel().tolist() == (places < count).tolist()
 
 
-@pytest.fixture
-def target(raw: str) -> Path:
-    """Where the reduced file goes."""
-    return Path(raw.replace("/raw/", "/process/")).with_name("scan-0001_pilatus_map.h5")
-
-
 def cells_seen(path: Path) -> int:
     """Return the frames that a reader with swmr=True finds in the map."""
-    with contextlib.suppress(OSError, KeyError), h5py.File(path, "r", swmr=True) as file:
-        return int((file["entry_0000/result/frames"][...] >= 0).sum())
-    return 0
+    return writing.seen(path, lambda file: (file["entry_0000/result/frames"][...] >= 0).sum())
 
 
 # ------------------------------------------------------------------- what is written
 
 
 def test_frames_stand_at_their_places_and_nothing_elsewhere(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(MapStage())
     line = Line(writer, raw)
     line.frames(17)
-    line.finish()
-    writer.close()
+    line.end()
     assert (writer.problem, writer.rows_dropped) == ("", 0)
-    assert_holds(target, 17)
-    with h5py.File(target) as file:
+    assert_holds(reduced, 17)
+    with h5py.File(reduced) as file:
         intensity = file["entry_0000/result/intensity"]
         assert (intensity.attrs["units"], intensity.attrs["interpretation"]) == (
             "counts",
@@ -172,13 +150,13 @@ def test_frames_stand_at_their_places_and_nothing_elsewhere(
 
 
 def test_reader_follows_every_kind_of_cells_while_they_come(
-    write: Write, raw: str, target: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(MapStage())
     line = Line(writer, raw)
     line.frames(2)
-    wait_until(lambda: cells_seen(target) == 2)
-    with h5py.File(target, "r", swmr=True) as file:
+    wait_for(lambda: cells_seen(reduced) == 2)
+    with h5py.File(reduced, "r", swmr=True) as file:
         result = file["entry_0000/result"]
 
         def followed() -> bool:
@@ -193,30 +171,29 @@ def test_reader_follows_every_kind_of_cells_while_they_come(
 
         for more in (1, 7, 15):
             line.frames(more)
-            wait_until(followed)
+            wait_for(followed)
     line.finish()
 
 
 def test_only_written_cells_take_room_and_none_is_sent_twice(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     stage = MapStage((200, 200, RADIAL))
     writer = write(stage)
     line = Line(writer, raw, stage)
     line.frames(250)
-    line.finish()
-    writer.close()
+    line.end()
     assert writer.problem == ""
-    with h5py.File(target) as file:
+    with h5py.File(reduced) as file:
         result = file["entry_0000/result"]
         assert result["intensity"].shape == (200, 200, RADIAL)
         assert result["intensity"].id.get_storage_size() < 1.1 * 250 * RADIAL * 4
         np.testing.assert_array_equal(result["intensity"][1, 49], pattern(249))
         assert np.isnan(result["intensity"][1, 50:]).all()
-    assert target.stat().st_size < 5e6
+    assert reduced.stat().st_size < 5e6
 
 
-def test_resumed_map_keeps_what_was_there(write: Write, raw: str, target: Path) -> None:
+def test_resumed_map_keeps_what_was_there(write: Write, raw: str, reduced: Path) -> None:
     stage = MapStage()
     stage.done = expected(12)
     writer = write(stage)
@@ -225,15 +202,14 @@ def test_resumed_map_keeps_what_was_there(write: Write, raw: str, target: Path) 
     frame = Frame(line.series, 12, np.zeros((4, 4), np.int32))
     writer.begin(line.series, frame, line.settings)
     line.frames(9)
-    line.finish()
-    writer.close()
+    line.end()
     assert writer.problem == ""
-    with h5py.File(target) as file:
+    with h5py.File(reduced) as file:
         np.testing.assert_array_equal(file["entry_0000/result/intensity"], expected(21))
 
 
 def test_cells_of_trees_are_written_in_place_and_after_those_of_frames(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(MapStage())
     line = Line(writer, raw)
@@ -245,20 +221,19 @@ def test_cells_of_trees_are_written_in_place_and_after_those_of_frames(
     assert writer.problem == ""
     wanted = expected(3)
     wanted[0, 4], wanted[0, 1], wanted[4] = pattern(40), pattern(41), 0
-    with h5py.File(target) as file:
+    with h5py.File(reduced) as file:
         np.testing.assert_array_equal(file["entry_0000/result/intensity"], wanted)
         assert (file["entry_0000/result/hits"][...] == 3).all()
 
 
-def test_stage_may_go_on_with_the_array_that_it_gave(write: Write, raw: str, target: Path) -> None:
+def test_stage_may_go_on_with_the_array_that_it_gave(write: Write, raw: str, reduced: Path) -> None:
     writer = write(MapStage())
     line = Line(writer, raw)
     scratch = np.ones(RADIAL, "f4")
     line.frames(1, intensity=Placed((0, 0), scratch), errors=[Placed((0, 1), scratch)])
     scratch[:] = 7
-    line.finish()
-    writer.close()
-    with h5py.File(target) as file:
+    line.end()
+    with h5py.File(reduced) as file:
         assert (file["entry_0000/result/intensity"][0, 0] == 1).all()
         assert (file["entry_0000/result/errors"][0, 1] == 1).all()
 
@@ -277,22 +252,21 @@ STRANGE = {
 
 
 def test_cells_that_do_not_fit_are_counted_and_written_nowhere(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(MapStage())
     line = Line(writer, raw)
     line.frames(2)
     for strange in STRANGE.values():
         line.frames(1, intensity=strange, errors=None, frames=None, hits=Placed((0, 0), 70_000))
-    line.finish()
-    writer.close()
+    line.end()
     number = len(STRANGE)
     assert f"intensity of {number} frames, hits of {number} frames" in writer.problem
     assert writer.rows_dropped == 0
-    assert_holds(target, 2)
+    assert_holds(reduced, 2)
 
 
-def test_output_without_a_shape_is_counted(write: Write, raw: str, target: Path) -> None:
+def test_output_without_a_shape_is_counted(write: Write, raw: str, reduced: Path) -> None:
     class Shapeless(MapStage):
         def cells(self) -> Mapping[str, Any]:
             return {}
@@ -300,16 +274,15 @@ def test_output_without_a_shape_is_counted(write: Write, raw: str, target: Path)
     writer = write(Shapeless())
     line = Line(writer, raw)
     line.frames(2)
-    line.finish()
-    writer.close()
+    line.end()
     assert "intensity of 2 frames" in writer.problem
-    with h5py.File(target) as file:
+    with h5py.File(reduced) as file:
         assert file["entry_0000/numbers/frame"][...].tolist() == [0, 1]
 
 
 @pytest.mark.allow_error_log
 def test_stage_that_fails_to_tell_its_shapes_still_has_a_file(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     class Broken(MapStage):
         def cells(self) -> Mapping[str, Any]:
@@ -318,15 +291,14 @@ def test_stage_that_fails_to_tell_its_shapes_still_has_a_file(
     writer = write(Broken())
     line = Line(writer, raw)
     line.frames(2)
-    line.finish()
-    writer.close()
+    line.end()
     assert "no motor" in writer.problem
-    with h5py.File(target) as file:
+    with h5py.File(reduced) as file:
         assert file["entry_0000/numbers/frame"][...].tolist() == [0, 1]
 
 
 def test_stage_with_cells_alone_accounts_for_its_frames(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     class Alone(MapStage):
         outputs = MapStage.outputs[:4]
@@ -335,10 +307,9 @@ def test_stage_with_cells_alone_accounts_for_its_frames(
     line = Line(writer, raw)
     line.frames(4)
     line.frames(1, intensity=None, errors=None, frames=None, hits=None)
-    line.finish()
-    writer.close()
+    line.end()
     assert (writer.problem, writer.rows_dropped) == ("", 0)
-    assert_holds(target, 4)
+    assert_holds(reduced, 4)
 
 
 # ---------------------------------------------------------------------------- pieces
@@ -399,8 +370,7 @@ FORMS = {
 
 
 def new_file(path: Path) -> SeriesFile:
-    tree = {f"entry/{END_TIME}": fixed_text("", 32), f"entry/{END_NOTE}": fixed_text("", 64)}
-    return SeriesFile(path, tree, {}, {}, 1, grids=FORMS)
+    return SeriesFile(path, end_values("entry"), {}, {}, 1, grids=FORMS)
 
 
 def cell(path: str, place: tuple[int, ...], value: int) -> dict[str, Any]:
@@ -446,10 +416,8 @@ def test_newest_value_stands_at_every_place_whatever_is_dropped(
                 frames += len(waiting)
                 waiting = []
             case "full":
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(seriesfile, "reserve", _full)
-                    with contextlib.suppress(OSError):
-                        file.flush()
+                with no_room(), suppress(OSError):
+                    file.flush()
             case "drop":
                 assert file.drop_frames() == len(waiting)
                 waiting = []
@@ -463,10 +431,6 @@ def test_newest_value_stands_at_every_place_whatever_is_dropped(
         for name, values in wanted.items():
             assert opened[name].dtype == values.dtype
             np.testing.assert_array_equal(opened[name][()], values)
-
-
-def _full(handle: int, room: int) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_cells_of_an_unknown_dataset_are_refused_whole(tmp_path: Path) -> None:
@@ -492,13 +456,10 @@ def test_cells_of_updates_outlive_the_frames_that_are_dropped(tmp_path: Path) ->
 
 
 WRITER = """
-import importlib.util, sys
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("cells", sys.argv[1])
-cells = importlib.util.module_from_spec(spec)
-sys.modules["cells"] = cells
-spec.loader.exec_module(cells)
-file = cells.new_file(Path(sys.argv[2]))
+from ronda.tests.core.sinks import test_cells as cells
+file = cells.new_file(Path(sys.argv[1]))
 for number, (path, place) in enumerate(cells.tour()):
     file.rows({}, 1, cells.cell(path, place, number + 1))
     file.flush()
@@ -517,14 +478,7 @@ def test_kill_at_any_moment_keeps_every_flushed_cell(tmp_path: Path) -> None:
     chance = random.Random(1)
     for trial in range(5):
         path = tmp_path / f"{trial}.h5"
-        command = [sys.executable, "-c", WRITER, __file__, str(path)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as writer:
-            assert writer.stdout
-            lines = [writer.stdout.readline() for _ in range(chance.randrange(1, 40))]
-            writer.kill()
-            lines += writer.stdout.read().splitlines(keepends=True)
-        flushed = int([line for line in lines if line.endswith("\n")][-1])
+        flushed = flushed_when_killed(WRITER, chance.randrange(1, 40), str(path))
         assert "unreadable" not in recover(path)
         with h5py.File(path) as file:
             for number, (name, place) in enumerate(tour()[:flushed]):
@@ -539,40 +493,32 @@ def test_kill_at_any_moment_keeps_every_flushed_cell(tmp_path: Path) -> None:
 
 
 def test_killed_writer_s_map_is_readable_after_recovery(
-    write: Write, raw: str, target: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(MapStage(), state_directory=None)
     line = Line(writer, raw)
     line.frames(13)
-    wait_until(lambda: cells_seen(target) == 13)
-    os.kill(writer.writer_pid or 0, signal.SIGKILL)
-    wait_until(lambda: "died (signal 9)" in writer.problem)
-    recover(target)
-    assert_holds(target, 13)
+    wait_for(lambda: cells_seen(reduced) == 13)
+    kill(writer)
+    recover(reduced)
+    assert_holds(reduced, 13)
     line.finish()
 
 
-def test_full_disk_loses_no_cell_once_there_is_room(
-    write: Write, small_disk: Path, wait_until: Until
-) -> None:
-    (small_disk / "raw").mkdir()
-    target = small_disk / "process" / "scan-1_map.h5"
+def test_full_disk_loses_no_cell_once_there_is_room(write: Write, small_disk: Path) -> None:
+    reduced = small_disk / "process" / "scan-1_map.h5"
     writer = write(MapStage())
     line = Line(writer, str(small_disk / "raw" / "scan-1.h5"))
     line.frames(2)
-    wait_until(lambda: cells_seen(target) == 2)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * 4096 - 4096)
-    line.frames(20)
-    wait_until(lambda: "the disk is full" in writer.problem)
-    assert cells_seen(target) == 2
-    ballast.unlink()
-    wait_until(lambda: writer.problem == "")
-    line.finish()
-    writer.close()
+    wait_for(lambda: cells_seen(reduced) == 2)
+    with filled(small_disk):
+        line.frames(20)
+        wait_for(lambda: "the disk is full" in writer.problem)
+        assert cells_seen(reduced) == 2
+    wait_for(lambda: writer.problem == "")
+    line.end()
     assert writer.rows_dropped == 0
-    assert_holds(target, 22)
+    assert_holds(reduced, 22)
 
 
 class Constant(MapStage):
@@ -588,14 +534,14 @@ class Constant(MapStage):
 
 
 def test_large_image_that_never_changes_is_there_from_the_beginning(
-    write: Write, raw: str, target: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     stage = Constant()
     writer = write(stage)
     line = Line(writer, raw, stage)
     line.frames(1)
-    wait_until(lambda: cells_seen(target) == 1)
-    with h5py.File(target, "r", swmr=True) as file:
+    wait_for(lambda: cells_seen(reduced) == 1)
+    with h5py.File(reduced, "r", swmr=True) as file:
         assert (file["entry_0000/result/mask"][...] == 2.5).all()
         assert len(file["entry_0000/result/2th"]) == RADIAL
     line.finish()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,19 +19,28 @@ from numpy.typing import NDArray
 from ronda.core.frame import Frame, Series, SeriesEnd, SeriesStart, new_run_id
 from ronda.core.parameters import Parameters
 from ronda.core.runner import Runner
-from ronda.core.sinks import layout, process, seriesfile
+from ronda.core.sinks import layout, process
 from ronda.core.sinks.columns import EventColumns, columns
 from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.sinks.recover import recover
-from ronda.core.sinks.seriesfile import END_NOTE, END_TIME, SeriesFile
-from ronda.core.sinks.tables import Table
-from ronda.core.sinks.wire import fixed_text
+from ronda.core.sinks.seriesfile import SeriesFile
 from ronda.core.sources import Event, Source
 from ronda.core.stage import Kind, Output, Record, Row, Settings, Stage
+from ronda.tests.core.sinks import writing
+from ronda.tests.core.sinks.writing import (
+    end_values,
+    filled,
+    flushed_when_killed,
+    kill,
+    no_room,
+    rows_seen,
+    stuck,
+    tables_of,
+)
+from ronda.tests.waiting import wait_for
 from silx.io import nxdata
 
 Write = Callable[..., NexusWriter]
-Until = Callable[..., Any]
 Photons = dict[str, NDArray[Any]]
 COLUMNS = {"frame": "u4", "y": "f4", "x": "f4", "energy": "f4", "flag": "u1"}
 
@@ -106,13 +110,14 @@ class EventsOnly(PhotonStage):
     outputs = PhotonStage.outputs[1:]
 
 
-class Line:
-    """Plays the runner for one series."""
+STAGE = PhotonStage
+
+
+class Line(writing.Line):
+    """A series of frames with so many events each."""
 
     def __init__(self, writer: NexusWriter, filename: str) -> None:
-        self.writer, self.stage = writer, PhotonStage()
-        self.series = Series(new_run_id(), "balor", filename)
-        self.settings = Settings(1, Parameters())
+        super().__init__(writer, filename, PhotonStage())
         self.counts: dict[int, int] = {}
 
     def frames(self, *counts: int) -> None:
@@ -120,17 +125,8 @@ class Line:
             self.frame(count)
 
     def frame(self, count: int, **strange: Any) -> None:
-        """Reduce a frame with so many events; None takes one of its values away."""
-        number = len(self.counts)
-        frame = Frame(self.series, number, np.full((2, 2), count, np.int32))
-        row = {**self.stage.reduce(frame, count, self.settings), **strange}
-        if not number:
-            self.writer.begin(self.series, frame, self.settings)
-        self.writer.row(frame, {name: value for name, value in row.items() if value is not None})
-        self.counts[number] = count
-
-    def finish(self) -> None:
-        self.writer.finish(self.series, {})
+        self.counts[self.count] = count
+        self.add(np.full((2, 2), count, np.int32), **strange)
 
 
 def photons(file: h5py.File) -> Photons:
@@ -150,26 +146,19 @@ def assert_holds(path: Path, counts: dict[int, int]) -> None:
         np.testing.assert_array_equal(found[name], values)
 
 
-@pytest.fixture
-def target(raw: str) -> Path:
-    """Where the reduced file goes."""
-    return Path(raw.replace("/raw/", "/process/")).with_name("scan-0001_pilatus_photons.h5")
-
-
 @pytest.mark.parametrize(
     "counts", [(0,), (1,), (0, 1, 0), (3, 0, 50_000, 1, 0, 0, 20_000), (16_384, 16_384)]
 )
 def test_frames_of_any_number_of_events_are_kept_in_order(
-    write: Write, raw: str, target: Path, counts: tuple[int, ...]
+    write: Write, raw: str, reduced: Path, counts: tuple[int, ...]
 ) -> None:
     writer = write(PhotonStage())
     line = Line(writer, raw)
     line.frames(*counts)
-    line.finish()
-    writer.close()
+    line.end()
     assert (writer.problem, writer.rows_dropped) == ("", 0)
-    assert_holds(target, line.counts)
-    with h5py.File(target) as file:
+    assert_holds(reduced, line.counts)
+    with h5py.File(reduced) as file:
         table = file["entry/photons/y"]
         assert (table.chunks, table.attrs["units"]) == ((16_384,), "px")
         assert file["entry/photons"].attrs["NX_class"] == "NXdata"
@@ -191,28 +180,25 @@ def test_where_messages_are_divided_makes_no_difference(batches: list[list[int]]
         np.testing.assert_array_equal(np.concatenate([values[:0], *parts]), values)
 
 
-def test_no_event_is_lost_between_flushes(
-    write: Write, raw: str, target: Path, wait_until: Until, rows_seen: Any
-) -> None:
+def test_no_event_is_lost_between_flushes(write: Write, raw: str, reduced: Path) -> None:
     writer = write(PhotonStage())
     line = Line(writer, raw)
     for _ in range(3):
         line.frames(7, 0, 2_000)
-        wait_until(lambda: rows_seen(target) == len(line.counts))
-    line.finish()
-    writer.close()
-    assert_holds(target, line.counts)
+        wait_for(lambda: rows_seen(reduced) == len(line.counts))
+    line.end()
+    assert_holds(reduced, line.counts)
 
 
 def test_reader_that_finds_a_frame_finds_its_events_in_every_table(
-    write: Write, raw: str, target: Path, wait_until: Until, rows_seen: Any
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(PhotonStage())
     line = Line(writer, raw)
     line.frames(5)
-    wait_until(lambda: rows_seen(target) == 1)
+    wait_for(lambda: rows_seen(reduced) == 1)
     flushes: set[int] = set()
-    with h5py.File(target, "r", swmr=True) as file:
+    with h5py.File(reduced, "r", swmr=True) as file:
 
         def follow() -> int:
             for table in ("frames/frame", *(f"photons/{name}" for name in COLUMNS)):
@@ -230,40 +216,36 @@ def test_reader_that_finds_a_frame_finds_its_events_in_every_table(
             line.frames(0, 3, 700)
             follow()
             time.sleep(0.01)
-        wait_until(lambda: follow() == len(line.counts))
+        wait_for(lambda: follow() == len(line.counts))
         lengths = {len(values) for values in photons(file).values()}
         assert lengths == {sum(line.counts.values())}
     line.finish()
 
 
-def test_series_without_any_event_is_whole(
-    write: Write, raw: str, target: Path, wait_until: Until, rows_seen: Any
-) -> None:
+def test_series_without_any_event_is_whole(write: Write, raw: str, reduced: Path) -> None:
     writer = write(PhotonStage())
     line = Line(writer, raw)
     line.frames(0, 0, 0)
-    wait_until(lambda: rows_seen(target) == 3)
-    with h5py.File(target, "r", swmr=True) as file:
+    wait_for(lambda: rows_seen(reduced) == 3)
+    with h5py.File(reduced, "r", swmr=True) as file:
         assert {values.shape for values in photons(file).values()} == {(0,)}
-    line.finish()
-    writer.close()
+    line.end()
     assert writer.problem == ""
-    assert_holds(target, line.counts)
-    with h5py.File(target) as file:
+    assert_holds(reduced, line.counts)
+    with h5py.File(reduced) as file:
         plot = nxdata.get_default(file)
         assert plot is None or plot.signal.size == 0
 
 
 def test_stage_with_events_alone_accounts_for_its_frames(
-    write: Write, raw: str, target: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(EventsOnly())
     line = Line(writer, raw)
     line.frames(2, 0, 3)
-    line.finish()
-    writer.close()
+    line.end()
     assert (writer.problem, writer.rows_dropped) == ("", 0)
-    assert_holds(target, line.counts)
+    assert_holds(reduced, line.counts)
 
 
 STRANGE = (
@@ -277,7 +259,7 @@ STRANGE = (
 
 
 def test_events_that_do_not_fit_are_named_counted_and_left_out_of_every_table(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(PhotonStage())
     line = Line(writer, raw)
@@ -285,12 +267,11 @@ def test_events_that_do_not_fit_are_named_counted_and_left_out_of_every_table(
     for strange in STRANGE:
         line.frame(3, **strange)
     line.frames(1)
-    line.finish()
-    writer.close()
+    line.end()
     assert f"events in entry/photons of {len(STRANGE)} frames" in writer.problem
     assert writer.rows_dropped == 0
     last = len(STRANGE) + 1
-    with h5py.File(target) as file:
+    with h5py.File(reduced) as file:
         assert file["entry/frames/frame"][...].tolist() == list(range(last + 1))
         assert file["entry/spikes/frame"][...].tolist() == list(range(last + 1))
         for name, values in expected({0: 2, last: 1}).items():
@@ -298,7 +279,7 @@ def test_events_that_do_not_fit_are_named_counted_and_left_out_of_every_table(
 
 
 def test_values_of_another_type_that_fit_and_missing_events_are_no_problem(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(PhotonStage())
     line = Line(writer, raw)
@@ -306,10 +287,9 @@ def test_values_of_another_type_that_fit_and_missing_events_are_no_problem(
     line.frame(3, **{f"photons_{name}": value for name, value in found.items()})
     line.frame(0, **{f"photons_{name}": None for name in COLUMNS}, spikes_frame=None)
     line.frame(0, **{f"photons_{name}": np.array([]) for name in COLUMNS})
-    line.finish()
-    writer.close()
+    line.end()
     assert writer.problem == ""
-    assert_holds(target, line.counts)
+    assert_holds(reduced, line.counts)
 
 
 @pytest.mark.parametrize("path", ["photons/{slot}/y", "frames/y"])
@@ -340,7 +320,7 @@ class Script(Source):
         yield SeriesEnd(self.series)
 
 
-def test_offline_run_writes_the_same(raw: str, target: Path, tmp_path: Path) -> None:
+def test_offline_run_writes_the_same(raw: str, reduced: Path, tmp_path: Path) -> None:
     counts = (3, 0, 1_000, 1)
     offline = tmp_path / "offline.h5"
     for writer in (NexusWriter(), NexusWriter(output_file=offline)):
@@ -349,7 +329,7 @@ def test_offline_run_writes_the_same(raw: str, target: Path, tmp_path: Path) -> 
         runner.wait()
         runner.close()
         assert writer.problem == ""
-    for path in (target, offline):
+    for path in (reduced, offline):
         assert_holds(path, dict(enumerate(counts)))
 
 
@@ -367,14 +347,8 @@ def books(counts: dict[int, int]) -> dict[str, Any]:
 
 
 def new_file(path: Path) -> SeriesFile:
-    tree = {f"entry/{END_TIME}": fixed_text("", 32), f"entry/{END_NOTE}": fixed_text("", 64)}
-    tables = {
-        book: {name: Table(np.dtype(dtype), *more) for name, (dtype, *more) in each.items()}
-        for book, each in layout.books(
-            "entry", columns(PhotonStage(), {"frame": 0}, np.dtype("i4"))
-        ).items()
-    }
-    return SeriesFile(path, tree, {}, tables, 1)
+    tables = tables_of(PhotonStage(), {"frame": 0}, "i4")
+    return SeriesFile(path, end_values("entry"), {}, tables, 1)
 
 
 STEPS = st.lists(st.one_of(st.integers(0, 5), st.sampled_from(["flush", "full", "drop", "change"])))
@@ -403,8 +377,7 @@ def test_tables_agree_about_frames_whatever_is_dropped_and_when(
                 kept |= waiting
                 waiting = {}
             case "full":
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(seriesfile, "reserve", _full)
+                with no_room():
                     if waiting:
                         with pytest.raises(OSError, match="No space"):
                             file.flush()
@@ -423,10 +396,6 @@ def test_tables_agree_about_frames_whatever_is_dropped_and_when(
     assert_holds(path, kept)
     with h5py.File(path) as opened:
         assert len(opened["entry/process/changes/frame"]) == changes
-
-
-def _full(handle: int, room: int) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_events_are_on_the_disk_before_their_frame(
@@ -467,83 +436,64 @@ def test_rows_with_a_column_too_few_are_refused_whole(tmp_path: Path) -> None:
     assert_holds(tmp_path / "x.h5", {2: 3})
 
 
-def test_full_disk_loses_no_event_once_there_is_room(
-    write: Write, small_disk: Path, wait_until: Until, rows_seen: Any
-) -> None:
-    (small_disk / "raw").mkdir()
-    target = small_disk / "process" / "scan-1_photons.h5"
+def test_full_disk_loses_no_event_once_there_is_room(write: Write, small_disk: Path) -> None:
+    reduced = small_disk / "process" / "scan-1_photons.h5"
     writer = write(PhotonStage())
     line = Line(writer, str(small_disk / "raw" / "scan-1.h5"))
     line.frames(10, 0, 20)
-    wait_until(lambda: rows_seen(target) == 3)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * 4096 - 4096)
-    line.frames(*[1_000] * 40)
-    wait_until(lambda: "the disk is full" in writer.problem)
-    line.frames(*[0, 500] * 10)
-    with h5py.File(target, "r", swmr=True) as opened:
-        assert {len(values) for values in photons(opened).values()} == {30}
-    ballast.unlink()
-    wait_until(lambda: writer.problem == "")
-    line.finish()
-    writer.close()
+    wait_for(lambda: rows_seen(reduced) == 3)
+    with filled(small_disk):
+        line.frames(*[1_000] * 40)
+        wait_for(lambda: "the disk is full" in writer.problem)
+        line.frames(*[0, 500] * 10)
+        with h5py.File(reduced, "r", swmr=True) as opened:
+            assert {len(values) for values in photons(opened).values()} == {30}
+    wait_for(lambda: writer.problem == "")
+    line.end()
     assert writer.rows_dropped == 0
-    assert_holds(target, line.counts)
+    assert_holds(reduced, line.counts)
 
 
 def test_writer_that_is_stuck_drops_events_with_their_frames(
-    write: Write,
-    raw: str,
-    target: Path,
-    wait_until: Until,
-    rows_seen: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    write: Write, raw: str, reduced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "QUEUE_BYTES", 4_000_000)
     writer = write(PhotonStage())
     line = Line(writer, raw)
     line.frames(1)
-    wait_until(lambda: rows_seen(target) == 1)
-    assert writer.writer_pid
-    os.kill(writer.writer_pid, signal.SIGSTOP)
-    line.frames(*[50_000] * 20)
-    dropped = writer.rows_dropped
-    assert dropped, "the queue does not count the bytes of events"
-    os.kill(writer.writer_pid, signal.SIGCONT)
-    line.finish()
-    writer.close()
-    with h5py.File(target) as file:
+    wait_for(lambda: rows_seen(reduced) == 1)
+    with stuck(writer):
+        line.frames(*[50_000] * 20)
+        dropped = writer.rows_dropped
+        assert dropped, "the queue does not count the bytes of events"
+    line.end()
+    with h5py.File(reduced) as file:
         kept = file["entry/frames/frame"][...].tolist()
         assert file["entry/ledger/missing_rows"][()] == dropped
     assert len(kept) == len(line.counts) - dropped
-    assert_holds(target, {number: line.counts[number] for number in kept})
+    assert_holds(reduced, {number: line.counts[number] for number in kept})
 
 
 def test_killed_writer_leaves_every_event_of_the_frames_in_the_file(
-    write: Write, raw: str, target: Path, wait_until: Until, rows_seen: Any
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(PhotonStage(), state_directory=None)
     line = Line(writer, raw)
     line.frames(0, 4, 3_000)
-    wait_until(lambda: rows_seen(target) == 3)
-    os.kill(writer.writer_pid or 0, signal.SIGKILL)
-    wait_until(lambda: "died (signal 9)" in writer.problem)
+    wait_for(lambda: rows_seen(reduced) == 3)
+    kill(writer)
     line.frames(5, 6)
-    wait_until(lambda: writer.rows_dropped >= 2)
-    recover(target)
-    assert_holds(target, {0: 0, 1: 4, 2: 3_000})
+    wait_for(lambda: writer.rows_dropped >= 2)
+    recover(reduced)
+    assert_holds(reduced, {0: 0, 1: 4, 2: 3_000})
     line.finish()
 
 
 WRITER = """
-import importlib.util, sys
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("events", sys.argv[1])
-events = importlib.util.module_from_spec(spec)
-sys.modules["events"] = events
-spec.loader.exec_module(events)
-file = events.new_file(Path(sys.argv[2]))
+from ronda.tests.core.sinks import test_events as events
+file = events.new_file(Path(sys.argv[1]))
 number = 0
 while True:
     file.rows(events.books({n: events.count(n) for n in range(number, number + 10)}), 10)
@@ -562,14 +512,7 @@ def test_kill_at_any_moment_keeps_every_flushed_event_and_the_tables_even(tmp_pa
     chance = random.Random(1)
     for trial in range(4):
         path = tmp_path / f"{trial}.h5"
-        command = [sys.executable, "-c", WRITER, __file__, str(path)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as writer:
-            assert writer.stdout
-            lines = [writer.stdout.readline() for _ in range(chance.randrange(3, 40))]
-            writer.kill()
-            lines += writer.stdout.read().splitlines(keepends=True)
-        flushed = int([line for line in lines if line.endswith("\n")][-1])
+        flushed = flushed_when_killed(WRITER, chance.randrange(3, 40), str(path))
         recover(path)
         with h5py.File(path) as file:
             found, frames = photons(file), file["entry/frames/frame"][...].tolist()

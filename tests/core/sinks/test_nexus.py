@@ -20,34 +20,29 @@ from ronda.core.sinks.checkpoint import load_checkpoint
 from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.sinks.recover import recover
 from ronda.core.stage import Document
+from ronda.tests.core.sinks.writing import Drive, ToyStage, filled, kill, rows_seen, stuck
+from ronda.tests.waiting import wait_for
 from silx.io import nxdata
 
 Write = Callable[..., NexusWriter]
-Until = Callable[..., Any]
 
 
 def text(dataset: h5py.Dataset) -> str:
     return str(dataset.asstr()[()])
 
 
-def kill_writer(writer: NexusWriter) -> None:
-    assert writer.writer_pid
-    os.kill(writer.writer_pid, signal.SIGKILL)
-
-
 @pytest.fixture(scope="module")
-def whole(drive: Any, toy_stage: Any, tmp_path_factory: Any) -> Path:
+def whole(tmp_path_factory: Any) -> Path:
     visit = tmp_path_factory.mktemp("visit")
     (visit / "raw").mkdir()
     writer = NexusWriter()
-    writer.open(toy_stage())
-    series = drive(writer, f"{visit}/raw/scan-0001_pilatus.h5")
+    writer.open(ToyStage())
+    series = Drive(writer, f"{visit}/raw/scan-0001_pilatus.h5")
     series.frames(20)
     series.update()
     series.adopt(threshold=3.0, rois={"peak": [0, 0, 9, 9]})
     series.frames(5)
-    series.finish(**{"rois/slot_00/steps/x": [1.5, 2.5], "rois/again>": "rois/slot_00"})
-    writer.close()
+    series.end(**{"rois/slot_00/steps/x": [1.5, 2.5], "rois/again>": "rois/slot_00"})
     assert writer.problem == ""
     assert writer.file == str(visit / "process" / "scan-0001_pilatus_toy.h5")
     return Path(writer.file)
@@ -117,26 +112,21 @@ class TestWholeSeries:
         assert file["entry/scan_number"][()] == 1
 
 
-def test_raw_file_that_is_not_kept_is_not_linked(
-    write: Write, drive: Any, raw: str, reduced: Path
-) -> None:
+def test_raw_file_that_is_not_kept_is_not_linked(write: Write, raw: str, reduced: Path) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.series = Series(new_run_id(), "pilatus", raw, {"save_raw": False})
     series.frames(1)
-    series.finish()
-    writer.close()
+    series.end()
     with h5py.File(reduced) as file:
         assert "raw" not in file["entry"]
 
 
-def test_reader_follows_the_file_while_it_grows(
-    write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
-) -> None:
+def test_reader_follows_the_file_while_it_grows(write: Write, raw: str, reduced: Path) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(10)
-    wait_until(lambda: rows_seen(reduced) == 10)
+    wait_for(lambda: rows_seen(reduced) == 10)
     with h5py.File(reduced, "r", swmr=True) as file:
         series.frames(7)
         series.update()
@@ -148,16 +138,16 @@ def test_reader_follows_the_file_while_it_grows(
             rois = len(file["entry/rois/slot_00/mean"]) == 17
             return rows and rois and bool((file["entry/accumulated/sum"][...] == 136).all())
 
-        wait_until(followed)
+        wait_for(followed)
     series.finish()
 
 
 def test_second_series_with_the_same_raw_name_overwrites_nothing(
-    write: Write, drive: Any, raw: str, reduced: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write()
     for count in (3, 4):
-        series = drive(writer, raw)
+        series = Drive(writer, raw)
         series.frames(count)
         series.finish()
     writer.close()
@@ -169,10 +159,10 @@ def test_second_series_with_the_same_raw_name_overwrites_nothing(
 
 
 def test_series_that_end_after_the_next_began_are_kept_apart(
-    write: Write, drive: Any, raw: str, reduced: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write()
-    first, second = drive(writer, raw), drive(writer, raw.replace("0001", "0002"))
+    first, second = Drive(writer, raw), Drive(writer, raw.replace("0001", "0002"))
     first.frames(3)
     second.frames(5)
     first.finish()
@@ -183,20 +173,17 @@ def test_series_that_end_after_the_next_began_are_kept_apart(
         assert len(two["entry/frames/frame"]) == 5
 
 
-def test_roi_added_later_starts_with_empty_rows(
-    write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
-) -> None:
+def test_roi_added_later_starts_with_empty_rows(write: Write, raw: str, reduced: Path) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(2)
-    wait_until(lambda: rows_seen(reduced) == 2)
+    wait_for(lambda: rows_seen(reduced) == 2)
     frame = Frame(series.series, 2, np.zeros((40, 50)), received=5.0)
     mean = np.full(32, np.nan)
     mean[7] = 3.0
     counts = np.zeros(32, int)
     writer.row(frame, {"frame": 2, "roi_time": 5.0, "roi_mean": mean, "roi_n": counts})
-    series.finish()
-    writer.close()
+    series.end()
     with h5py.File(reduced) as file:
         np.testing.assert_array_equal(file["entry/rois/slot_07/mean"], [np.nan, np.nan, 3.0])
         np.testing.assert_array_equal(file["entry/rois/slot_07/time"], [np.nan, np.nan, 5.0])
@@ -204,17 +191,11 @@ def test_roi_added_later_starts_with_empty_rows(
 
 
 def test_large_image_is_there_at_once_if_nothing_else_will_bring_it(
-    write: Write,
-    drive: Any,
-    toy_stage: Any,
-    raw: str,
-    reduced: Path,
-    wait_until: Until,
-    rows_seen: Any,
+    write: Write, raw: str, reduced: Path
 ) -> None:
     image = np.arange(700.0 * 600).reshape(700, 600)
 
-    class Large(toy_stage):  # type: ignore[misc]
+    class Large(ToyStage):
         def update(self) -> dict[str, Any]:
             once = (
                 {"constant/image": image, "constant/image@units": "m"} if self.summed == 1 else {}
@@ -223,31 +204,29 @@ def test_large_image_is_there_at_once_if_nothing_else_will_bring_it(
 
     stage = Large((700, 600))
     writer = write(stage)
-    series = drive(writer, raw, stage)
+    series = Drive(writer, raw, stage)
     series.frames(1)
-    wait_until(lambda: rows_seen(reduced) == 1)
+    wait_for(lambda: rows_seen(reduced) == 1)
     with h5py.File(reduced, "r", swmr=True) as file:
         np.testing.assert_array_equal(file["entry/constant/image"], image)
         assert file["entry/constant/image"].attrs["units"] == "m"
         assert (file["entry/accumulated/sum"][...] == 0).all()
     series.frames(2)
     series.update()
-    series.finish()
-    writer.close()
+    series.end()
     with h5py.File(reduced) as file:
         np.testing.assert_array_equal(file["entry/constant/image"], image)
         assert (file["entry/accumulated/sum"][...] == 3).all()
 
 
 def test_value_of_another_shape_is_replaced_at_the_end(
-    write: Write, drive: Any, raw: str, reduced: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(2)
     final = {"azimuthal/q": np.arange(7.0), "azimuthal/intensity": np.ones(7), "new/text": ["a"]}
-    series.finish(**final)
-    writer.close()
+    series.end(**final)
     with h5py.File(reduced) as file:
         assert file["entry/azimuthal/q"][...].tolist() == list(range(7))
         assert file["entry/azimuthal/q"].attrs["units"] == "1/nm"
@@ -255,15 +234,14 @@ def test_value_of_another_shape_is_replaced_at_the_end(
 
 
 def test_values_that_do_not_fit_are_named_and_the_rest_is_kept(
-    write: Write, drive: Any, raw: str, reduced: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(2)
     frame = Frame(series.series, 2, np.zeros((40, 50)))
     writer.row(frame, {"frame": 2.5, "total": 7.0, "profile": np.zeros(3)})
-    series.finish()
-    writer.close()
+    series.end()
     assert "frame of 1 frames, profile of 1 frames" in writer.problem
     with h5py.File(reduced) as file:
         assert file["entry/frames/frame"][...].tolist() == [0, 1, -1]
@@ -271,61 +249,56 @@ def test_values_that_do_not_fit_are_named_and_the_rest_is_kept(
 
 
 def test_series_without_file_name_has_no_file_and_loses_nothing(
-    write: Write, drive: Any, tmp_path: Path
+    write: Write, tmp_path: Path
 ) -> None:
     writer = write(output_root=tmp_path / "out")
-    series = drive(writer, "")
+    series = Drive(writer, "")
     series.frames(3)
-    series.finish()
-    writer.close()
+    series.end()
     assert not (tmp_path / "out").exists()
     assert (writer.problem, writer.rows_dropped) == ("", 0)
 
 
-def test_late_joiner_writes_a_file_named_after_the_time(
-    write: Write, drive: Any, tmp_path: Path
-) -> None:
+def test_late_joiner_writes_a_file_named_after_the_time(write: Write, tmp_path: Path) -> None:
     writer = write(output_root=tmp_path / "out")
-    series = drive(writer, "")
+    series = Drive(writer, "")
     series.series = Series(1_700_000_000_123, joined_late=True)
     series.frames(3)
-    series.finish()
-    writer.close()
+    series.end()
     with h5py.File(tmp_path / "out" / "late_20231114T221320Z_toy.h5") as file:
         assert file["entry/joined_late"][()]
 
 
 def test_folder_that_cannot_be_made_is_a_sentence_and_rows_are_counted(
-    write: Write, drive: Any, tmp_path: Path, wait_until: Until
+    write: Write, tmp_path: Path
 ) -> None:
     writer = write()
-    series = drive(writer, "/no/such/visit/raw/scan-1.h5")
+    series = Drive(writer, "/no/such/visit/raw/scan-1.h5")
     series.frames(3)
-    wait_until(lambda: writer.rows_dropped == 3)
+    wait_for(lambda: writer.rows_dropped == 3)
     assert "/no/such/visit does not exist here" in writer.problem
     assert "set OutputRoot" in writer.problem
     series.finish()
 
 
 def test_folder_that_refuses_files_is_a_sentence_until_it_takes_them(
-    write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     reduced.parent.write_text("a file stands where the folder should be")
     writer = write(output_file=reduced)
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(3)
-    wait_until(lambda: "cannot be written" in writer.problem)
+    wait_for(lambda: "cannot be written" in writer.problem)
     reduced.parent.unlink()
-    wait_until(lambda: writer.problem == "")
-    series.finish()
-    writer.close()
+    wait_for(lambda: writer.problem == "")
+    series.end()
     with h5py.File(reduced) as file:
         assert len(file["entry/frames/frame"]) == 3
     assert writer.rows_dropped == 0
 
 
 def test_output_file_is_not_overwritten_unless_asked(
-    write: Write, drive: Any, raw: str, tmp_path: Path
+    write: Write, raw: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "mine.h5"
     target.write_text("precious")
@@ -333,7 +306,7 @@ def test_output_file_is_not_overwritten_unless_asked(
         NexusWriter(output_file=target)
     writer = write(output_file=target, overwrite=True)
     for count in (2, 3):
-        series = drive(writer, raw)
+        series = Drive(writer, raw)
         series.frames(count)
         series.finish()
     writer.close()
@@ -343,18 +316,17 @@ def test_output_file_is_not_overwritten_unless_asked(
 
 
 def test_document_is_saved_beside_the_series_and_never_over_another(
-    write: Write, drive: Any, raw: str, reduced: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(2)
     document = Document(
         "accumulated", {"accumulated/sum": np.ones((3, 4)), "accumulated@frames": 2}
     )
     writer.save(document)
     writer.save(document)
-    series.finish()
-    writer.close()
+    series.end()
     for name in ("accumulated.h5", "accumulated_2.h5"):
         with h5py.File(reduced.with_name(name)) as file:
             plot = nxdata.get_default(file)
@@ -366,17 +338,16 @@ def test_document_is_saved_beside_the_series_and_never_over_another(
 
 class TestDeathOfTheWriter:
     def test_device_survives_and_the_file_is_readable(
-        self, write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write()
-        series = drive(writer, raw)
+        series = Drive(writer, raw)
         series.frames(50)
         series.update()
-        wait_until(lambda: rows_seen(reduced) == 50)
-        kill_writer(writer)
-        wait_until(lambda: "died (signal 9)" in writer.problem)
+        wait_for(lambda: rows_seen(reduced) == 50)
+        kill(writer)
         series.frames(5)
-        wait_until(lambda: writer.rows_dropped >= 5)
+        wait_for(lambda: writer.rows_dropped >= 5)
         with pytest.raises(OSError, match="already open"):
             h5py.File(reduced)
         with h5py.File(reduced, swmr=True) as file:
@@ -384,14 +355,13 @@ class TestDeathOfTheWriter:
         series.finish()
 
     def test_recovered_file_opens_plainly_with_every_row(
-        self, write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write(state_directory=None)
-        series = drive(writer, raw)
+        series = Drive(writer, raw)
         series.frames(50)
-        wait_until(lambda: rows_seen(reduced) == 50)
-        kill_writer(writer)
-        wait_until(lambda: writer.problem)
+        wait_for(lambda: rows_seen(reduced) == 50)
+        kill(writer)
         assert "with 50 rows" in recover(reduced)
         with h5py.File(reduced) as file:
             assert file["entry/frames/frame"][...].tolist() == list(range(50))
@@ -401,17 +371,16 @@ class TestDeathOfTheWriter:
         series.finish()
 
     def test_next_series_has_a_new_writer_that_recovers_the_old_file(
-        self, write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write()
-        series = drive(writer, raw)
+        series = Drive(writer, raw)
         series.frames(10)
-        wait_until(lambda: rows_seen(reduced) == 10)
-        kill_writer(writer)
-        wait_until(lambda: "died" in writer.problem)
-        after = drive(writer, raw.replace("0001", "0002"))
+        wait_for(lambda: rows_seen(reduced) == 10)
+        kill(writer)
+        after = Drive(writer, raw.replace("0001", "0002"))
         after.frames(4)
-        wait_until(lambda: writer.problem == "")
+        wait_for(lambda: writer.problem == "")
         series.finish()
         after.finish()
         writer.close()
@@ -421,16 +390,16 @@ class TestDeathOfTheWriter:
 
 
 DEVICE = """
-    import importlib.util, sys, time
-    spec = importlib.util.spec_from_file_location("toys", {toys!r})
-    toys = importlib.util.module_from_spec(spec)
-    sys.modules["toys"] = toys
-    spec.loader.exec_module(toys)
-    writer = toys.NexusWriter(state_directory=toys.Path({state!r}))
-    writer.open(toys.ToyStage())
-    series = toys.Drive(writer, {raw!r})
+    import time
+    from pathlib import Path
+    from ronda.core.sinks.nexus import NexusWriter
+    from ronda.tests.core.sinks import writing
+    from ronda.tests.waiting import wait_for
+    writer = NexusWriter(state_directory=Path({state!r}))
+    writer.open(writing.ToyStage())
+    series = writing.Drive(writer, {raw!r})
     series.frames(30)
-    toys.until(lambda: toys.rows_on_disk(toys.Path({reduced!r})) == 30)
+    wait_for(lambda: writing.rows_seen(Path({reduced!r})) == 30)
     series.frames(3)
     print(writer.writer_pid, flush=True)
     time.sleep(600)
@@ -440,8 +409,7 @@ DEVICE = """
 @pytest.fixture
 def device(raw: str, reduced: Path, tmp_path: Path) -> Any:
     """A process that writes a series; it has shown 30 rows and sent 3 more."""
-    toys = str(Path(__file__).with_name("conftest.py"))
-    names = {"toys": toys, "raw": raw, "reduced": str(reduced), "state": str(tmp_path / "state")}
+    names = {"raw": raw, "reduced": str(reduced), "state": str(tmp_path / "state")}
     script = textwrap.dedent(DEVICE).format(**names)
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -449,13 +417,11 @@ def device(raw: str, reduced: Path, tmp_path: Path) -> Any:
         child.kill()
 
 
-def test_killed_device_leaves_a_complete_file(
-    device: subprocess.Popen[str], reduced: Path, wait_until: Until
-) -> None:
+def test_killed_device_leaves_a_complete_file(device: subprocess.Popen[str], reduced: Path) -> None:
     assert device.stdout
     pid = int(device.stdout.readline())
     device.kill()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
     with h5py.File(reduced) as file:
         assert len(file["entry/frames/frame"]) >= 30
         assert "peak" in file["entry/rois"]
@@ -463,12 +429,7 @@ def test_killed_device_leaves_a_complete_file(
 
 
 def test_after_both_were_killed_the_next_start_recovers_the_file(
-    device: subprocess.Popen[str],
-    write: Write,
-    reduced: Path,
-    tmp_path: Path,
-    wait_until: Until,
-    rows_seen: Any,
+    device: subprocess.Popen[str], write: Write, reduced: Path, tmp_path: Path
 ) -> None:
     assert device.stdout
     os.kill(int(device.stdout.readline()), signal.SIGKILL)
@@ -483,79 +444,60 @@ def test_after_both_were_killed_the_next_start_recovers_the_file(
             return False
         return True
 
-    wait_until(opens)
+    wait_for(opens)
     with h5py.File(reduced) as file:
         assert len(file["entry/frames/frame"]) >= 30
         assert text(file["entry/end_note"]).startswith("recovered")
 
 
 def test_full_disk_is_a_sentence_and_loses_no_row_once_there_is_room(
-    write: Write, drive: Any, small_disk: Path, wait_until: Until, rows_seen: Any
+    write: Write, small_disk: Path
 ) -> None:
-    (small_disk / "raw").mkdir()
     target = small_disk / "process" / "scan-1_toy.h5"
     writer = write()
-    series = drive(writer, str(small_disk / "raw" / "scan-1.h5"))
+    series = Drive(writer, str(small_disk / "raw" / "scan-1.h5"))
     series.frames(10)
-    wait_until(lambda: rows_seen(target) == 10)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * 4096 - 4096)
-    series.frames(500)
-    wait_until(lambda: "the disk is full" in writer.problem)
-    series.frames(100)
-    assert rows_seen(target) == 10
-    ballast.unlink()
-    wait_until(lambda: writer.problem == "")
-    series.finish()
-    writer.close()
+    wait_for(lambda: rows_seen(target) == 10)
+    with filled(small_disk):
+        series.frames(500)
+        wait_for(lambda: "the disk is full" in writer.problem)
+        series.frames(100)
+        assert rows_seen(target) == 10
+    wait_for(lambda: writer.problem == "")
+    series.end()
     assert writer.rows_dropped == 0
     with h5py.File(target) as file:
         assert file["entry/frames/frame"][...].tolist() == list(range(610))
         assert file["entry/rois/peak/mean"][...].tolist() == list(range(610))
 
 
-def test_disk_that_stays_full_does_not_hang_the_device(
-    write: Write, drive: Any, small_disk: Path, wait_until: Until, rows_seen: Any
-) -> None:
-    (small_disk / "raw").mkdir()
+def test_disk_that_stays_full_does_not_hang_the_device(write: Write, small_disk: Path) -> None:
     target = small_disk / "process" / "scan-1_toy.h5"
     writer = write()
-    series = drive(writer, str(small_disk / "raw" / "scan-1.h5"))
+    series = Drive(writer, str(small_disk / "raw" / "scan-1.h5"))
     series.frames(10)
-    wait_until(lambda: rows_seen(target) == 10)
-    with (small_disk / "ballast").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * 4096 - 4096)
-    series.frames(500)
-    series.finish()
-    writer.close()
+    wait_for(lambda: rows_seen(target) == 10)
+    with filled(small_disk):
+        series.frames(500)
+        series.end()
     assert "the disk is full" in writer.problem
     assert rows_seen(target) == 10
 
 
 def test_writer_that_is_stuck_never_blocks_the_reduction(
-    write: Write,
-    drive: Any,
-    raw: str,
-    reduced: Path,
-    wait_until: Until,
-    rows_seen: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    write: Write, raw: str, reduced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "QUEUE_BYTES", 100_000)
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(1)
-    wait_until(lambda: rows_seen(reduced) == 1)
-    assert writer.writer_pid
-    os.kill(writer.writer_pid, signal.SIGSTOP)
-    while not writer.rows_dropped:
-        series.frames(100)
-    dropped = writer.rows_dropped
-    assert "not known to be in their file" in writer.problem
-    os.kill(writer.writer_pid, signal.SIGCONT)
-    series.finish()
-    writer.close()
+    wait_for(lambda: rows_seen(reduced) == 1)
+    with stuck(writer):
+        while not writer.rows_dropped:
+            series.frames(100)
+        dropped = writer.rows_dropped
+        assert "not known to be in their file" in writer.problem
+    series.end()
     with h5py.File(reduced) as file:
         assert len(file["entry/frames/frame"]) == series.count - dropped
         assert file["entry/ledger/missing_rows"][()] == dropped
@@ -563,31 +505,21 @@ def test_writer_that_is_stuck_never_blocks_the_reduction(
 
 
 def test_the_newest_checkpoint_is_kept_and_no_image_pushes_it_or_a_row_out(
-    write: Write,
-    drive: Any,
-    raw: str,
-    reduced: Path,
-    wait_until: Until,
-    rows_seen: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    write: Write, raw: str, reduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "QUEUE_BYTES", 10_000_000)
     writer = write(state_directory=tmp_path / "state")
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(1)
-    wait_until(lambda: rows_seen(reduced) == 1)
-    assert writer.writer_pid
-    os.kill(writer.writer_pid, signal.SIGSTOP)
+    wait_for(lambda: rows_seen(reduced) == 1)
     image = np.zeros(1_000_000)
-    for _ in range(5):  # more than the queue takes
-        writer.update(series.series, {"image": image})
-    for number in range(5):
-        writer.checkpoint({"number": number, "sum": image})
-    series.frames(10)
-    os.kill(writer.writer_pid, signal.SIGCONT)
-    series.finish()
-    writer.close()
+    with stuck(writer):
+        for _ in range(5):  # more than the queue takes
+            writer.update(series.series, {"image": image})
+        for number in range(5):
+            writer.checkpoint({"number": number, "sum": image})
+        series.frames(10)
+    series.end()
     assert writer.rows_dropped == 0
     assert rows_seen(reduced) == 11
     kept = load_checkpoint(tmp_path / "state")
@@ -595,35 +527,33 @@ def test_the_newest_checkpoint_is_kept_and_no_image_pushes_it_or_a_row_out(
 
 
 def test_a_series_without_a_place_and_one_whose_writer_died_are_not_waited_for(
-    write: Write, drive: Any, raw: str, tmp_path: Path, wait_until: Until
+    write: Write, raw: str, tmp_path: Path
 ) -> None:
     writer = write(data_root=tmp_path / "missing")
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(3)
     series.finish()
-    wait_until(lambda: not writer._ending)
+    wait_for(lambda: not writer._ending)
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(3)
-    wait_until(lambda: writer.file)
-    kill_writer(writer)
-    wait_until(lambda: "died" in writer.problem)
+    wait_for(lambda: writer.file)
+    kill(writer)
     series.finish()
     assert not writer._ending
 
 
 def test_what_is_over_is_forgotten_when_acknowledged_and_what_is_not_stays(
-    write: Write, drive: Any, raw: str, reduced: Path, wait_until: Until, rows_seen: Any
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(3)
-    wait_until(lambda: rows_seen(reduced) == 3)
-    kill_writer(writer)
-    wait_until(lambda: "died" in writer.problem)
+    wait_for(lambda: rows_seen(reduced) == 3)
+    kill(writer)
     series.frames(1)
     # the last row, and those whose writing was not confirmed when it died: all or none
-    wait_until(lambda: writer.rows_dropped in (1, 4))
+    wait_for(lambda: writer.rows_dropped in (1, 4))
     writer.note("writer 7", "the disk is full")
     writer.reset()
     assert writer.problem == "the disk is full"
@@ -631,21 +561,14 @@ def test_what_is_over_is_forgotten_when_acknowledged_and_what_is_not_stays(
 
 
 def test_writer_that_is_stuck_at_the_end_does_not_hang_the_device(
-    write: Write,
-    drive: Any,
-    raw: str,
-    reduced: Path,
-    wait_until: Until,
-    rows_seen: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    write: Write, raw: str, reduced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "CLOSE_SECONDS", 0.5)
     writer = write()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(3)
-    wait_until(lambda: rows_seen(reduced) == 3)
+    wait_for(lambda: rows_seen(reduced) == 3)
     assert writer.writer_pid
     os.kill(writer.writer_pid, signal.SIGSTOP)
-    series.finish()
-    writer.close()
+    series.end()
     assert rows_seen(reduced) == 3

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from ronda.core.sinks.recover import RecoveryError, checksum, recover
 from ronda.core.sinks.seriesfile import END_NOTE, END_TIME, SeriesFile
 from ronda.core.sinks.tables import Table
-from ronda.core.sinks.wire import fixed_text, plain
+from ronda.core.sinks.wire import plain
+from ronda.tests.core.sinks.writing import end_values, flushed_when_killed
 
 WRITER = """
 import os, sys
@@ -221,14 +222,7 @@ def test_kill_at_any_moment_keeps_every_flushed_row(tmp_path: Path) -> None:
     chance = random.Random(1)
     for trial in range(3):
         path = tmp_path / f"{trial}.h5"
-        command = [sys.executable, "-c", WRITER, str(path), "100000"]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as writer:
-            assert writer.stdout
-            lines = [writer.stdout.readline() for _ in range(chance.randrange(5, 30))]
-            writer.kill()
-            lines += writer.stdout.read().splitlines(keepends=True)
-        flushed = int([line for line in lines if line.endswith("\n")][-1])
+        flushed = flushed_when_killed(WRITER, chance.randrange(5, 30), str(path), "100000")
         recover(path)
         with h5py.File(path) as file:
             for number in range(8):
@@ -300,9 +294,8 @@ TREES = st.builds(
 def test_no_tree_of_values_breaks_a_file(tmp_path: Path, first: Any, last: Any) -> None:
     path = tmp_path / "tree.h5"
     path.unlink(missing_ok=True)
-    end = {f"entry/{END_TIME}": fixed_text("", 32), f"entry/{END_NOTE}": fixed_text("", 64)}
     tables = {"frames": {"t": Table(np.dtype("i4"), ())}}
-    file = SeriesFile(path, {**end, **first}, {}, tables, 2)
+    file = SeriesFile(path, {**end_values("entry"), **first}, {}, tables, 2)
     file.rows({"frames": {"t": np.arange(3, dtype="i4")}}, 3)
     file.flush()
     file.finish(last)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from ronda.core.sinks.room import Room
+from ronda.tests.core.sinks.writing import Drive
+from ronda.tests.waiting import wait_for
 
 GIB = 1 << 30
 
@@ -60,15 +62,13 @@ def test_a_full_disk_has_no_time_left_at_once() -> None:
     assert room.sentence == "the disk of /data/process is full"
 
 
-def test_the_newest_file_its_time_and_its_end_are_told(
-    write: Any, drive: Any, raw: str, reduced: Path, wait_until: Any
-) -> None:
+def test_the_newest_file_its_time_and_its_end_are_told(write: Any, raw: str, reduced: Path) -> None:
     writer = write()
     assert (writer.file, writer.file_time, writer.file_complete) == ("", 0.0, False)
     before = time.time()
-    series = drive(writer, raw)
+    series = Drive(writer, raw)
     series.frames(3)
-    wait_until(lambda: writer.file_time >= before)
+    wait_for(lambda: writer.file_time >= before)
     assert writer.file == str(reduced)
     assert not writer.file_complete
     series.finish()

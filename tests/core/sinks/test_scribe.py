@@ -10,7 +10,7 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ronda.core.sinks import checkpoint, scribe, seriesfile
 from ronda.core.sinks.checkpoint import FILES, load_checkpoint, write_checkpoint
-from ronda.core.sinks.journal import Journal
+from ronda.core.sinks.journal import NEWEST, Journal, newest_file
 from ronda.core.sinks.tables import fitted
 from ronda.core.sinks.tree import read_tree, write_tree
 from ronda.core.sinks.wire import fixed_text, plain, receive, send
+from ronda.tests.core.sinks.writing import Drive, rows_seen
+from ronda.tests.waiting import wait_for
 
 NUMBERS = arrays.arrays(
     st.one_of(arrays.integer_dtypes(), arrays.unsigned_integer_dtypes(), arrays.floating_dtypes()),
@@ -186,9 +188,7 @@ class TestCheckpoints:
         assert load_checkpoint(tmp_path) is None
         assert "is a link" in caplog.text
 
-    def test_writer_makes_what_the_next_start_loads(
-        self, write: Any, toy_stage: Any, tmp_path: Path
-    ) -> None:
+    def test_writer_makes_what_the_next_start_loads(self, write: Any, tmp_path: Path) -> None:
         writer = write()
         total = np.arange(2000, dtype=np.int64).reshape(40, 50)
         writer.checkpoint({"sum": total, "frames": 7, "series": ["a", "b"], "@shape": "x"})
@@ -199,36 +199,29 @@ class TestCheckpoints:
         assert (found["frames"], found["series"]) == (7, ["a", "b"])
 
     def test_state_directory_that_cannot_be_written_is_a_sentence_until_it_can(
-        self, write: Any, tmp_path: Path, wait_until: Callable[..., Any]
+        self, write: Any, tmp_path: Path
     ) -> None:
         (tmp_path / "state").write_text("in the way")
         writer = write(state_directory=tmp_path / "state")
         writer.checkpoint({"n": 1})
-        wait_until(lambda: "checkpoint failed" in writer.problem)
+        wait_for(lambda: "checkpoint failed" in writer.problem)
         (tmp_path / "state").unlink()
-        wait_until(lambda: writer.problem == "")
+        wait_for(lambda: writer.problem == "")
         assert load_checkpoint(tmp_path / "state") == {"n": 1}
 
 
 class TestProcess:
     def test_signals_that_mean_the_device_do_not_end_it(
-        self,
-        write: Any,
-        drive: Any,
-        raw: str,
-        reduced: Path,
-        wait_until: Callable[..., Any],
-        rows_seen: Any,
+        self, write: Any, raw: str, reduced: Path
     ) -> None:
         writer = write()
-        series = drive(writer, raw)
+        series = Drive(writer, raw)
         series.frames(3)
-        wait_until(lambda: rows_seen(reduced) == 3)
+        wait_for(lambda: rows_seen(reduced) == 3)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(writer.writer_pid, number)
         series.frames(3)
-        series.finish()
-        writer.close()
+        series.end()
         assert writer.problem == ""
         with h5py.File(reduced) as file:
             assert len(file["entry/frames/frame"]) == 6
@@ -314,7 +307,27 @@ def test_journal_names_what_the_dead_left_and_nothing_of_the_living(tmp_path: Pa
     assert other.left_behind() == []
     mine.add(Path("/data/a-longer-name.h5"))
     mine.remove(Path("/data/a-longer-name.h5"))
-    assert json.loads(next(tmp_path.glob("*.json")).read_text()) == ["/data/mine.h5"]
+    assert json.loads(next(tmp_path.glob("open_*.json")).read_text()) == ["/data/mine.h5"]
     mine.remove(Path("/data/mine.h5"))
     mine.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [NEWEST]
+
+
+def test_the_newest_file_is_named_when_its_writer_is_gone_and_only_then(tmp_path: Path) -> None:
+    assert newest_file(tmp_path) is None
+    writer, path = Journal(tmp_path), tmp_path / "s\udce9ries.h5"
+    path.touch()
+    writer.add(tmp_path / "first.h5")
+    writer.add(path)
+    found: list[Path | None] = []
+    looking = threading.Thread(target=lambda: found.append(newest_file(tmp_path)))
+    looking.start()
+    looking.join(0.3)
+    assert looking.is_alive()
+    writer.close()
+    looking.join()
+    assert found == [path]
+    path.unlink()
+    for content in ("[1]", "{torn", '"a\\u0000b"', "[" * 100_000):
+        (tmp_path / NEWEST).write_text(content)
+        assert newest_file(tmp_path) is None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +19,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from ronda.core.frame import Frame, Series, new_run_id
+from ronda.core.frame import Frame, Series
 from ronda.core.parameters import Parameters
-from ronda.core.sinks import layout, seriesfile
 from ronda.core.sinks.columns import columns
 from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.sinks.recover import recover
-from ronda.core.sinks.seriesfile import END_NOTE, END_TIME, SeriesFile
-from ronda.core.sinks.tables import Table
-from ronda.core.sinks.wire import fixed_text
+from ronda.core.sinks.seriesfile import SeriesFile
 from ronda.core.stage import Kind, Output, Record, Row, Settings, Stage, Tree
+from ronda.tests.core.sinks import writing
+from ronda.tests.core.sinks.writing import (
+    end_values,
+    filled,
+    flushed_when_killed,
+    kill,
+    no_room,
+    tables_of,
+)
+from ronda.tests.waiting import wait_for
 
 Write = Callable[..., NexusWriter]
-Until = Callable[..., Any]
 SHAPE, BINS = (60, 80), 30
 PLACE = "entry_0000/sparse_frames"
 RADIUS = np.linspace(0, 60, BINS, dtype="f4")
@@ -63,12 +66,7 @@ def background(number: int) -> NDArray[np.float32]:
 
 
 def _output(
-    name: str,
-    dtype: Any,
-    record: Record,
-    group: str = "sparse_frames",
-    *,
-    compressed: bool = True,
+    name: str, dtype: Any, record: Record, group: str = "sparse_frames", *, compressed: bool = True
 ) -> Output:
     kind = Kind.IMAGE if name == "mask" else Kind.SPECTRUM
     return Output(name, kind, dtype, path=f"{group}/{name}", record=record, compressed=compressed)
@@ -129,13 +127,15 @@ class SparseStage(Stage[Parameters, int]):
         return {"sparse_frames/mask": mask()}
 
 
-class Line:
-    """Plays the runner for one series; a frame of which no pixel count is known is vetoed."""
+STAGE = SparseStage
+
+
+class Line(writing.Line):
+    """A series of frames that keep so many pixels each; one of which None is known is vetoed."""
 
     def __init__(self, writer: NexusWriter, filename: str, dtype: str = "u2") -> None:
-        self.writer, self.stage, self.dtype = writer, SparseStage(), dtype
-        self.series = Series(new_run_id(), "eiger", filename)
-        self.settings = Settings(1, Parameters())
+        super().__init__(writer, filename, SparseStage())
+        self.dtype = dtype
         self.counts: dict[int, int | None] = {}
 
     def frames(self, *counts: int | None) -> None:
@@ -143,17 +143,8 @@ class Line:
             self.frame(count)
 
     def frame(self, count: int | None, **strange: Any) -> None:
-        number = len(self.counts)
-        frame = Frame(self.series, number, np.full(SHAPE, count or 0, self.dtype))
-        if not number:
-            self.writer.begin(self.series, frame, self.settings)
-        if count is not None:
-            row = self.stage.reduce(frame, count, self.settings)
-            self.writer.row(frame, {**row, **strange})
-        self.counts[number] = count
-
-    def finish(self) -> None:
-        self.writer.finish(self.series, {})
+        self.counts[self.count] = count
+        self.add(np.full(SHAPE, count or 0, self.dtype), count is not None, **strange)
 
 
 def assert_holds(path: Path, counts: Mapping[int, int | None], dtype: str = "u2") -> None:
@@ -175,17 +166,9 @@ def assert_holds(path: Path, counts: Mapping[int, int | None], dtype: str = "u2"
         assert len(data["background_std"]) == len(average) == len(known)
 
 
-@pytest.fixture
-def target(raw: str) -> Path:
-    """Where the reduced file goes."""
-    return Path(raw.replace("/raw/", "/process/")).with_name("scan-0001_pilatus_sparse.h5")
-
-
 def frames_seen(path: Path) -> int:
     """Return the frames that a reader with swmr=True finds; 0 while there is no file."""
-    with contextlib.suppress(OSError, KeyError), h5py.File(path, "r", swmr=True) as file:
-        return len(file[PLACE]["frame_ptr"]) - 1
-    return 0
+    return writing.seen(path, lambda file: len(file[PLACE]["frame_ptr"]) - 1)
 
 
 # ------------------------------------------------------------------- what is written
@@ -193,19 +176,18 @@ def frames_seen(path: Path) -> int:
 
 @pytest.mark.parametrize("counts", [(0,), (1,), (0, 1, 0), (3, 0, 4_000, 1, 0, 4_788)])
 def test_frames_of_any_number_of_pixels_are_found_by_the_pointer(
-    write: Write, raw: str, target: Path, counts: tuple[int, ...]
+    write: Write, raw: str, reduced: Path, counts: tuple[int, ...]
 ) -> None:
     writer = write(SparseStage())
     line = Line(writer, raw)
     line.frames(*counts)
-    line.finish()
-    writer.close()
+    line.end()
     assert (writer.problem, writer.rows_dropped) == ("", 0)
-    assert_holds(target, line.counts)
+    assert_holds(reduced, line.counts)
 
 
 def test_everything_stands_under_the_entry_that_the_stage_names(
-    write: Write, raw: str, target: Path
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(SparseStage())
     line = Line(writer, raw)
@@ -213,9 +195,8 @@ def test_everything_stands_under_the_entry_that_the_stage_names(
     line.settings = Settings(2, Parameters())
     writer.adopt(Frame(line.series, 1, np.zeros(SHAPE, "u2")), line.settings)
     line.frames(2)
-    line.finish()
-    writer.close()
-    with h5py.File(target) as file:
+    line.end()
+    with h5py.File(reduced) as file:
         assert list(file) == ["entry_0000"]
         assert (file.attrs["default"], file.attrs["creator"]) == (
             "entry_0000",
@@ -233,13 +214,12 @@ def test_everything_stands_under_the_entry_that_the_stage_names(
         assert entry["sparse_frames/background_avg"].attrs["signal"] == 1
 
 
-def test_tables_are_compressed_as_pyfai_does(write: Write, raw: str, target: Path) -> None:
+def test_tables_are_compressed_as_pyfai_does(write: Write, raw: str, reduced: Path) -> None:
     writer = write(SparseStage())
     line = Line(writer, raw)
     line.frames(*[4_000] * 20)
-    line.finish()
-    writer.close()
-    with h5py.File(target) as file:
+    line.end()
+    with h5py.File(reduced) as file:
         for name in ("index", "intensity", "background_avg", "background_std", "mask"):
             table = file[PLACE][name]
             plist = table.id.get_create_plist()
@@ -252,16 +232,15 @@ def test_tables_are_compressed_as_pyfai_does(write: Write, raw: str, target: Pat
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "u4", "f4"])
 def test_fabio_opens_the_file_as_sparse_and_finds_every_frame(
-    write: Write, raw: str, target: Path, dtype: str
+    write: Write, raw: str, reduced: Path, dtype: str
 ) -> None:
     writer = write(SparseStage())
     line = Line(writer, raw, dtype)
     line.frames(5, 0, 200)
-    line.finish()
-    writer.close()
+    line.end()
     assert writer.problem == ""
     radius = mask()
-    with fabio.open(target) as image:
+    with fabio.open(reduced) as image:
         assert type(image).__name__ == "SparseImage"
         assert image.nframes == 3
         assert image.cutoff == 3.0
@@ -280,28 +259,26 @@ def test_fabio_opens_the_file_as_sparse_and_finds_every_frame(
 
 class TestTypeOfTheFirstFrame:
     def test_it_is_that_of_the_first_array_even_if_it_is_empty(
-        self, write: Write, raw: str, target: Path
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write(SparseStage())
         line = Line(writer, raw, "u4")
         line.frames(None, 0, 7)
-        line.finish()
-        writer.close()
+        line.end()
         assert writer.problem == ""
-        assert_holds(target, line.counts, "u4")
+        assert_holds(reduced, line.counts, "u4")
 
-    def test_largest_numbers_are_exact(self, write: Write, raw: str, target: Path) -> None:
+    def test_largest_numbers_are_exact(self, write: Write, raw: str, reduced: Path) -> None:
         writer = write(SparseStage())
         line = Line(writer, raw, "u4")
         most = np.array([2**32 - 1, 2**31, 2**24 + 1], "u4")
         line.frame(3, intensity=most)
-        line.finish()
-        writer.close()
-        with h5py.File(target) as file:
+        line.end()
+        with h5py.File(reduced) as file:
             np.testing.assert_array_equal(file[PLACE]["intensity"], most)
 
     def test_another_type_is_counted_and_neither_wraps_nor_is_rounded(
-        self, write: Write, raw: str, target: Path
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write(SparseStage())
         line = Line(writer, raw)
@@ -310,10 +287,9 @@ class TestTypeOfTheFirstFrame:
             line.frame(3, intensity=np.ones(3, dtype))
         line.frame(0, intensity=np.empty(0, "f8"))
         line.frame(4, intensity=kept(7, 4)[1].astype(">u2"))
-        line.finish()
-        writer.close()
+        line.end()
         assert "events in entry_0000/sparse_frames of 5 frames" in writer.problem
-        with h5py.File(target) as file:
+        with h5py.File(reduced) as file:
             assert file[PLACE]["frame_ptr"][...].tolist() == [0, 2, 2, 2, 2, 2, 2, 2, 6]
             wanted = np.concatenate([kept(0, 2)[1], kept(7, 4)[1]])
             np.testing.assert_array_equal(file[PLACE]["intensity"], wanted)
@@ -322,23 +298,24 @@ class TestTypeOfTheFirstFrame:
 
 class TestFramesWithoutRow:
     def test_series_of_vetoed_frames_has_a_whole_file(
-        self, write: Write, raw: str, target: Path
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write(SparseStage())
         line = Line(writer, raw, "i4")
         line.frames(None, None)
-        line.finish()
-        writer.close()
+        line.end()
         assert (writer.problem, writer.rows_dropped) == ("", 0)
-        assert writer.file == str(target)
+        assert writer.file == str(reduced)
         assert writer.file_complete
-        assert_holds(target, line.counts, "i4")
-        with h5py.File(target) as file:
+        assert_holds(reduced, line.counts, "i4")
+        with h5py.File(reduced) as file:
             assert file["entry_0000/end_note"].asstr()[()] == "complete"
             np.testing.assert_array_equal(file[PLACE]["mask"], mask())
             np.testing.assert_array_equal(file[PLACE]["radius"], RADIUS)
 
-    def test_values_are_those_of_its_own_series(self, write: Write, raw: str, target: Path) -> None:
+    def test_values_are_those_of_its_own_series(
+        self, write: Write, raw: str, reduced: Path
+    ) -> None:
         """The runner closes a file when its stage may be at the next series already."""
 
         class Counting(SparseStage):
@@ -352,23 +329,21 @@ class TestFramesWithoutRow:
         line = Line(writer, raw)
         line.frames(None)
         stage.series = 1
-        line.finish()
-        writer.close()
-        with h5py.File(target) as file:
+        line.end()
+        with h5py.File(reduced) as file:
             assert file[PLACE]["dummy"][()] == 0.0
 
     def test_rows_that_come_late_or_seldom_are_all_there(
-        self, write: Write, raw: str, target: Path, wait_until: Until
+        self, write: Write, raw: str, reduced: Path
     ) -> None:
         writer = write(SparseStage())
         line = Line(writer, raw)
         line.frames(None, None, 4, None, 0)
-        wait_until(lambda: frames_seen(target) == 2)
+        wait_for(lambda: frames_seen(reduced) == 2)
         line.frames(None, 9, None)
-        line.finish()
-        writer.close()
+        line.end()
         assert writer.rows_dropped == 0
-        assert_holds(target, line.counts)
+        assert_holds(reduced, line.counts)
 
 
 def _with(*more: Output, without: tuple[str, ...] = ()) -> Stage[Any, Any]:
@@ -402,14 +377,14 @@ def test_what_could_not_be_consistent_is_refused_at_once(stage: Any, why: str) -
 
 
 def test_reader_never_finds_a_pointer_beyond_the_events(
-    write: Write, raw: str, target: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(SparseStage())
     line = Line(writer, raw)
     line.frames(5)
-    wait_until(lambda: frames_seen(target) == 1)
+    wait_for(lambda: frames_seen(reduced) == 1)
     seen: set[int] = set()
-    with h5py.File(target, "r", swmr=True) as file:
+    with h5py.File(reduced, "r", swmr=True) as file:
         data = file[PLACE]
 
         def follow() -> int:
@@ -430,7 +405,7 @@ def test_reader_never_finds_a_pointer_beyond_the_events(
         while len(seen) < 3:
             line.frames(0, 3, 900)
             follow()
-        wait_until(lambda: follow() == len(line.counts))
+        wait_for(lambda: follow() == len(line.counts))
     line.finish()
 
 
@@ -453,17 +428,8 @@ U2 = np.dtype("u2")
 
 
 def new_file(path: Path) -> SeriesFile:
-    entry = SparseStage.entry
-    tree = {
-        "@default": entry,
-        f"{entry}/{END_TIME}": fixed_text("", 32),
-        f"{entry}/{END_NOTE}": fixed_text("", 64),
-    }
-    declared = columns(SparseStage(), {"background_avg": RADIUS, "background_std": RADIUS}, U2)
-    tables = {
-        book: {name: Table(np.dtype(dtype), *more) for name, (dtype, *more) in each.items()}
-        for book, each in layout.books(entry, declared).items()
-    }
+    tree = {"@default": SparseStage.entry, **end_values(SparseStage.entry)}
+    tables = tables_of(SparseStage(), {"background_avg": RADIUS, "background_std": RADIUS}, "u2")
     return SeriesFile(path, tree, {}, tables, 1)
 
 
@@ -493,10 +459,8 @@ def test_pointer_is_right_whatever_is_dropped_and_when(
                 there |= waiting
                 waiting = {}
             case "full":
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(seriesfile, "reserve", _full)
-                    with contextlib.suppress(OSError):
-                        file.flush()
+                with no_room(), suppress(OSError):
+                    file.flush()
             case "drop":
                 assert file.drop_frames() == len(waiting)
                 waiting = {}
@@ -504,10 +468,6 @@ def test_pointer_is_right_whatever_is_dropped_and_when(
     file.finish({})
     file.flush()
     assert_holds(path, there)
-
-
-def _full(handle: int, room: int) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_at_every_flush_the_file_is_consistent_once_recovered(
@@ -581,13 +541,10 @@ def test_what_the_kill_left_uneven_is_cut_to_whole_frames(
 
 
 WRITER = """
-import importlib.util, sys
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("sparse", sys.argv[1])
-sparse = importlib.util.module_from_spec(spec)
-sys.modules["sparse"] = sparse
-spec.loader.exec_module(sparse)
-file = sparse.new_file(Path(sys.argv[2]))
+from ronda.tests.core.sinks import test_sparse as sparse
+file = sparse.new_file(Path(sys.argv[1]))
 messages = [(sparse.books({n: sparse.count(n) for n in range(k, k + 10)}), k + 10)
             for k in range(0, 600, 10)]
 for rows, number in messages:
@@ -607,14 +564,7 @@ def test_kill_at_any_moment_keeps_every_flushed_frame_and_a_right_pointer(tmp_pa
     chance = random.Random(1)
     for trial in range(6):
         path = tmp_path / f"{trial}.h5"
-        command = [sys.executable, "-c", WRITER, __file__, str(path)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as writer:
-            assert writer.stdout
-            lines = [writer.stdout.readline() for _ in range(chance.randrange(1, 50))]
-            writer.kill()
-            lines += writer.stdout.read().splitlines(keepends=True)
-        flushed = int([line for line in lines if line.endswith("\n")][-1])
+        flushed = flushed_when_killed(WRITER, chance.randrange(1, 50), str(path))
         recover(path)
         frames = frames_seen(path)
         assert frames >= flushed
@@ -624,40 +574,32 @@ def test_kill_at_any_moment_keeps_every_flushed_frame_and_a_right_pointer(tmp_pa
 
 
 def test_killed_writer_s_file_is_opened_by_fabio_after_recovery(
-    write: Write, raw: str, target: Path, wait_until: Until
+    write: Write, raw: str, reduced: Path
 ) -> None:
     writer = write(SparseStage(), state_directory=None)
     line = Line(writer, raw)
     line.frames(0, 4, 3_000)
-    wait_until(lambda: frames_seen(target) == 3)
-    os.kill(writer.writer_pid or 0, signal.SIGKILL)
-    wait_until(lambda: "died (signal 9)" in writer.problem)
-    recover(target)
-    assert_holds(target, line.counts)
-    with fabio.open(target) as image:
+    wait_for(lambda: frames_seen(reduced) == 3)
+    kill(writer)
+    recover(reduced)
+    assert_holds(reduced, line.counts)
+    with fabio.open(reduced) as image:
         assert (type(image).__name__, image.nframes) == ("SparseImage", 3)
     line.finish()
 
 
-def test_full_disk_loses_no_pixel_once_there_is_room(
-    write: Write, small_disk: Path, wait_until: Until
-) -> None:
-    (small_disk / "raw").mkdir()
-    target = small_disk / "process" / "scan-1_sparse.h5"
+def test_full_disk_loses_no_pixel_once_there_is_room(write: Write, small_disk: Path) -> None:
+    reduced = small_disk / "process" / "scan-1_sparse.h5"
     writer = write(SparseStage())
     line = Line(writer, str(small_disk / "raw" / "scan-1.h5"))
     line.frames(10, 0, 20)
-    wait_until(lambda: frames_seen(target) == 3)
-    ballast = small_disk / "ballast"
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * 4096 - 4096)
-    line.frames(*[1_000] * 40)
-    wait_until(lambda: "the disk is full" in writer.problem)
-    line.frames(*[None, 0, 500] * 10)
-    assert frames_seen(target) == 3
-    ballast.unlink()
-    wait_until(lambda: writer.problem == "")
-    line.finish()
-    writer.close()
+    wait_for(lambda: frames_seen(reduced) == 3)
+    with filled(small_disk):
+        line.frames(*[1_000] * 40)
+        wait_for(lambda: "the disk is full" in writer.problem)
+        line.frames(*[None, 0, 500] * 10)
+        assert frames_seen(reduced) == 3
+    wait_for(lambda: writer.problem == "")
+    line.end()
     assert writer.rows_dropped == 0
-    assert_holds(target, line.counts)
+    assert_holds(reduced, line.counts)

@@ -130,16 +130,18 @@ def test_cells_for_the_file_add_up_to_the_map(grid: Grid, numbers: list[int]) ->
         "intensity": np.full((*grid.shape, 3), np.nan),
         "errors": np.full((*grid.shape, 3), np.nan),
         "frame_map": np.full(grid.shape, -1),
+        "places": np.full((*grid.shape, 6), -1),
     }
     for number in numbers:
         add(now, number)
         for name, cells in now.cells().items():
             for cell in cells:
                 file[name][cell.index] = cell.value
-        now.changed.clear()
+        assert not now.changed
     np.testing.assert_array_equal(file["intensity"], now.tomogram.patterns.intensity)
     np.testing.assert_array_equal(file["errors"], now.tomogram.patterns.sigma)
     np.testing.assert_array_equal(file["frame_map"], now.tomogram.frame)
+    np.testing.assert_array_equal(file["places"], now.tomogram.entries())
 
 
 def test_points_of_several_frames_cannot_be_moved_but_are_not_mixed_either() -> None:
