@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from .sources.base import SourceError
-from .sources.hdf5 import dataset_at, open_hdf5
+from .sources.hdf5_file import dataset_at, open_hdf5
 from .sources.parsing import split_url
 
 SCHEME = re.compile("[a-z][a-z0-9+]+:")

@@ -10,14 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from ... import __version__
+from ...core.azimuthal.errors import ErrorModel
 from ...core.azimuthal.units import Unit
 from ...core.compute.device import Compute
 
 SETUP, COMPUTE, TALK = "Experimental setup", "Where it is computed", "What is said"
-
-
 UNITS = tuple(unit.value for unit in Unit)
-ERROR_MODELS = ("poisson", "poisson-classic", "azimuthal", "hybrid")
+ERROR_MODELS = tuple(str(model) for model in ErrorModel if model is not ErrorModel.NONE)
 DEVICE_TYPES = ("all", "cpu", "gpu", "acc")
 
 

@@ -215,7 +215,7 @@ def reduce_to_file(work: Work) -> int:
     )
     if work.state is not None:
         runner.stage.restore(work.state)
-    times = runner.spent = Times()
+    times = runner.report.spent = Times()
     runner.history.add(f"{psutil.Process().username()}@localhost", work.said)
     failure, interrupted, begin = None, False, time.monotonic()
     console = stderr()

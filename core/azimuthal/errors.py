@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from .formula import Formula
+if TYPE_CHECKING:
+    from .formula import Formula
 
 
 class ErrorModel(Enum):
@@ -53,6 +55,8 @@ def parse_error_model(text: str) -> ErrorModel | Formula:
         if model.value.startswith(name):
             return model
     if "I" in text:
+        from .formula import Formula  # NumPy, which --help does not wait for
+
         return Formula(text)
     names = ", ".join(model.value for model in ErrorModel)
     raise ValueError(

@@ -134,13 +134,23 @@ class Experiment:
         setup = Setup("", solid_angle=solid_angle, polarization=polarization, marks=False)
         return cls(setup, shape, geometry.poni())
 
-    @cached_property
+    @property
     def integrator(self) -> Any:
-        """The AzimuthalIntegrator of pyFAI, for setting up; imported here, as it takes seconds."""
+        """The AzimuthalIntegrator of pyFAI, for setting up: what it caches is soon forgotten."""
+        with PYFAI:
+            integrator = self._integrator
+            PYFAI.at_the_end(self._forget)
+            return integrator
+
+    def _forget(self) -> None:
+        self._integrator.reset(collect_garbage=False)
+
+    @cached_property
+    def _integrator(self) -> Any:
         return self.new_integrator()
 
     def new_integrator(self) -> Any:
-        """Return another one, whose settings may be changed."""
+        """Return another one, whose settings may be changed; imported here, as it takes seconds."""
         with PYFAI:
             from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 

@@ -10,8 +10,35 @@ from typing import ParamSpec, TypeVar, cast
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PYFAI = threading.RLock()
-"""Held while pyFAI sets something up: its objects keep caches that no lock guards."""
+
+class Building:
+    """A lock that its holder may take again; what gathered under it is forgotten at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._forgetting: set[Callable[[], object]] = set()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self._depth == 1 and self._forgetting:
+                self._forgetting.pop()()
+        finally:
+            self._depth -= 1
+            self._lock.release()
+
+    def at_the_end(self, forget: Callable[[], object]) -> None:
+        """Have something done, once, when the lock is let go; call it under the lock."""
+        self._forgetting.add(forget)
+
+
+PYFAI = Building()
+"""Held while pyFAI sets something up: its objects keep caches that no lock guards, and that
+are of no use afterwards (50 to 100 bytes for each pixel)."""
 
 
 def built_once(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -13,59 +13,23 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import preview
 from ..frame import BadFrame, Frame, Series
-from ..marks import Pixels, as_pixels, marks, sum_type, unmarked
-from ..mask import MaskParameters
+from ..marks import Pixels, as_pixels, marks
 from ..parameters import ParameterError
 from ..positions import Position
-from ..preview import Binning, Preview, PreviewParameters, PreviewSource, make_preview, no_preview
-from ..stage import Closing, Command, Forwarded, Kind, Output, Row, Settings, Stage, Tree
-from . import beam, curves, pattern, roi, sums
-from .beam import BeamParameters, BeamWatch, counted, frame_counts
-from .curves import SeriesParameters
-from .orientation import OrientationParameters
+from ..preview import Preview
+from ..stage import Closing, Command, Forwarded, Output, Row, Settings, Stage, Tree
+from . import chain_preview, pattern, roi, sums
+from .beam import BeamWatch, counted, frame_counts
+from .declaration import COMMANDS, GROUPS, INDIFFERENT, ChainParameters, chain_outputs
 from .partial import QUANTITY, ChainPartial, turn
-from .pattern import PatternParameters, PowderPattern
+from .pattern import PowderPattern
 from .series import RoiSeries
-from .sums import AccumulationParameters, FrameSum
-
-
-class ChainParameters(
-    PreviewParameters,
-    PatternParameters,
-    SeriesParameters,
-    AccumulationParameters,
-    BeamParameters,
-    MaskParameters,
-    OrientationParameters,
-):
-    """What can be set of any image chain."""
-
+from .sums import FrameSum
 
 P = TypeVar("P", bound=ChainParameters)
-INDIFFERENT = frozenset(
-    name
-    for group in (PreviewParameters, PatternParameters, SeriesParameters, AccumulationParameters)
-    for name in group.model_fields.keys() - MaskParameters.model_fields
-)
-"""Parameters that change nothing about the counts of a frame whose `meaning` is the same."""
 PONI_FILE = "geometry.poni"
 """Name of the file in which a device keeps its geometry for other programs."""
-
-
-def chain_outputs(dtype: DTypeLike) -> tuple[Output, ...]:
-    """Declare the outputs of a chain whose newest image is served in a type of pixels."""
-    image = Output(
-        "image",
-        Kind.IMAGE,
-        dtype,
-        label="Newest image",
-        doc="The newest frame after orientation and pre-step.",
-        axes=("row", "column"),
-    )
-    groups = (preview.OUTPUTS, sums.OUTPUTS, beam.OUTPUTS, curves.OUTPUTS, pattern.OUTPUTS)
-    return (image, *(output for group in groups for output in group))
 
 
 class ImageChain(Stage[P, ChainPartial]):
@@ -81,13 +45,8 @@ class ImageChain(Stage[P, ChainPartial]):
 
     Parameters: ClassVar[type[ChainParameters]] = ChainParameters
     outputs: ClassVar[tuple[Output, ...]] = chain_outputs(np.float64)
-    commands: ClassVar[tuple[Command, ...]] = (*sums.COMMANDS, *roi.COMMANDS, *pattern.COMMANDS)
-    groups: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        **sums.GROUPS,
-        **beam.GROUPS,
-        **curves.GROUPS,
-        **pattern.GROUPS,
-    }
+    commands: ClassVar[tuple[Command, ...]] = COMMANDS
+    groups: ClassVar[Mapping[str, Mapping[str, Any]]] = GROUPS
     indifferent: ClassVar[frozenset[str]] = INDIFFERENT
     """Parameters on which the counts of a frame do not depend."""
     pixel_types: ClassVar[tuple[DTypeLike, ...]] = (np.uint16,)
@@ -341,21 +300,8 @@ class ImageChain(Stage[P, ChainPartial]):
     def _made_preview(self) -> Preview:
         """Return the preview of what is there now, made once."""
         if self._preview is None:
-            self._preview = self._make_preview()
+            self._preview = chain_preview.of_chain(self._newest, self._sum, self._parameters)
         return self._preview
-
-    def _make_preview(self) -> Preview:
-        newest, binning = self._newest, self._parameters.preview_binning
-        wanted = self._parameters.preview_source
-        if wanted is PreviewSource.IMAGE or not self._parameters.accumulate:
-            if newest is None:
-                return no_preview()
-            return make_preview(newest.image, marks(newest.image.dtype), newest.mask, binning)
-        shown = self._sum.shown()
-        if shown is None:
-            return no_preview()
-        total, never_valid = shown
-        return make_preview(total, unmarked(total[0].dtype), never_valid, binning)
 
     def _poni(self) -> str:
         geometry = self._parameters.geometry
@@ -446,8 +392,4 @@ def warm_up(dtype: DTypeLike) -> None:
     for image in (clean, marked, marked):
         total.add(image, None, Series(0), [])
         roi.statistics(image, None, rois)
-        for binning in Binning:
-            make_preview(image, marks(image.dtype), None, binning)
-    summed = np.zeros((2, 2), sum_type(clean.dtype))
-    for binning in Binning:
-        make_preview(summed, unmarked(summed.dtype), None, binning)
+    chain_preview.warm_up(marked)

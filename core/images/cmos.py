@@ -15,9 +15,10 @@ from ..frame import BadFrame, Frame, Series
 from ..marks import Mask, Pixels, as_pixels
 from ..parameters import ParameterError, parameter
 from ..stage import Closing, Command, Kind, Output, Row
-from . import chain, roi, threshold
-from .chain import ChainParameters, ImageChain
+from . import roi, threshold
+from .chain import ImageChain
 from .dark import DARKS, MOST_FRAMES, Dark, DarkParameters, DarkRecording, exposure_time, keep_dark
+from .declaration import ChainParameters, chain_outputs
 from .partial import ChainPartial, turn
 from .threshold import Correction
 
@@ -121,7 +122,7 @@ DARK_COMMANDS = (
 
 def camera_outputs(dtype: DTypeLike) -> tuple[Output, ...]:
     """Declare the outputs of a camera whose newest image is served in a type of pixels."""
-    return (*chain.chain_outputs(dtype), *DARK_OUTPUTS)
+    return (*chain_outputs(dtype), *DARK_OUTPUTS)
 
 
 class CmosChain(ImageChain[C]):

@@ -10,7 +10,8 @@ from pydantic import model_validator
 from ..marks import Pixels, as_pixels, marks
 from ..parameters import parameter
 from ..stage import registry
-from .chain import ChainParameters, ImageChain, chain_outputs
+from .chain import ImageChain
+from .declaration import ChainParameters, chain_outputs
 from .pixels import divide
 
 

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from ..frame import Frame, Lost, Notice, Rejected, Series, SeriesEnd, SeriesStart, new_run_id
 from .base import Event, Source, SourceError, source
-from .hdf5 import DAMAGE, Hdf5Source
+from .hdf5 import Hdf5Source
+from .hdf5_file import DAMAGE
 from .images import read_images
 
 SOURCE_FILES = "source_files"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import MAX_SIDE, Encoded
-from .hdf5 import MAX_CHUNK
+from .hdf5_file import MAX_CHUNK
 from .images import check_numpy, read_images
 
 HDF5_SCHEME = "hdf5:"

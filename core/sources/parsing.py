@@ -1,4 +1,4 @@
-"""Text from outside: JSON objects of bounded size, and the options in a source's URL."""
+"""Text from outside: JSON of bounded size, alone or before pixels, and the options in a URL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from .base import SourceError
 
 MAX_JSON = 16 << 20
 """Longest JSON text taken, in bytes."""
+MAX_PARTS = 64
+"""Most parts taken of one message."""
+MAX_HEAD = 1 << 16
+"""Longest first part taken, in bytes: what it says waits with its frame."""
 
 
 def json_object(text: bytes | memoryview, most: int = MAX_JSON) -> dict[str, Any]:
@@ -30,6 +34,22 @@ def json_object(text: bytes | memoryview, most: int = MAX_JSON) -> dict[str, Any
     if not isinstance(content, dict):
         raise ValueError(f"is no JSON object: {bytes(text[:40])!r}")
     return content
+
+
+def message_head(parts: Sequence[bytes | memoryview]) -> dict[str, Any]:
+    """Return the JSON object that a message of several parts begins with.
+
+    Raises
+    ------
+    ValueError
+        In one sentence, if there are too many parts, none, or no such object.
+    """
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise ValueError(f"a message has {len(parts)} parts, not 1 to {MAX_PARTS}")
+    try:
+        return json_object(parts[0], MAX_HEAD)
+    except ValueError as error:
+        raise ValueError(f"a message {error}") from None
 
 
 def split_url(url: str, known: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, str]]:

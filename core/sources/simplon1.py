@@ -29,7 +29,7 @@ from typing import Any
 from ..codecs import check_size
 from ..frame import BadFrame, Encoded, check_shape
 from .base import source
-from .parsing import json_object, split_url
+from .parsing import MAX_HEAD, json_object, message_head, split_url
 from .simplon import (
     BadSimplon,
     End,
@@ -42,7 +42,7 @@ from .simplon import (
     whole_number,
 )
 from .simplon_reader import SimplonReader
-from .stins import MAX_HEAD, MAX_PARTS, PIXEL_TYPES, Part
+from .stins import PIXEL_TYPES, Part
 from .zmq_source import ZmqSource, zmq_address
 
 KINDS: Mapping[str, type[Message]] = {
@@ -81,12 +81,10 @@ def decode_simplon1(parts: Sequence[Part], channel: str = "") -> Message:
     BadSimplon
         In one sentence, if anything in it is not as it must be.
     """
-    if not 1 <= len(parts) <= MAX_PARTS:
-        raise BadSimplon(f"a message has {len(parts)} parts, not 1 to {MAX_PARTS}")
     try:
-        head = json_object(parts[0], MAX_HEAD)
+        head = message_head(parts)
     except ValueError as error:
-        raise BadSimplon(f"a message {error}") from None
+        raise BadSimplon(str(error)) from None
     name = head.get("htype")
     kind = KINDS.get(name) if isinstance(name, str) else None
     series = number = None

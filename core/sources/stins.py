@@ -23,12 +23,8 @@ from numpy.typing import NDArray
 
 from ..codecs import check_size
 from ..frame import BadFrame, Encoded, check_shape
-from .parsing import json_object
+from .parsing import json_object, message_head
 
-MAX_PARTS = 64
-"""Most parts taken of one message."""
-MAX_HEAD = 1 << 16
-"""Longest first part taken, in bytes: what it says waits with its frame."""
 MAX_NUMBER = 1 << 62
 """Highest frame or message number taken."""
 MAX_FILENAME = 4096
@@ -97,12 +93,10 @@ def decode_message(parts: Sequence[Part]) -> Message:
     BadMessage
         In one sentence, if anything in it is not as it must be.
     """
-    if not 1 <= len(parts) <= MAX_PARTS:
-        raise BadMessage(f"a message has {len(parts)} parts, not 1 to {MAX_PARTS}")
     try:
-        entries = json_object(parts[0], MAX_HEAD)
+        entries = message_head(parts)
     except ValueError as error:
-        raise BadMessage(f"a message {error}") from None
+        raise BadMessage(str(error)) from None
     kind = str(entries.pop("htype", None))
     number = frame_id = None
     try:

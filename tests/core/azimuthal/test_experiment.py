@@ -12,6 +12,9 @@ from pyFAI.detectors import Detector, detector_factory
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from ronda.core.azimuthal import experiment as module
 from ronda.core.azimuthal.experiment import Setup
+from ronda.core.azimuthal.once import PYFAI, Building
+from ronda.core.azimuthal.rings import rings
+from ronda.core.azimuthal.splitting import Split, splitting
 from ronda.core.azimuthal.units import Unit
 from ronda.core.poni import read_poni
 
@@ -166,6 +169,34 @@ def test_two_threads_build_it_once(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(built) == 1 and len(set(map(id, found))) == 1 and len(found) == 4
+
+
+def test_what_pyfai_cached_for_setting_up_is_kept(poni):
+    experiment = Setup(poni, polarization=0.9).experiment(SHAPE)
+    with PYFAI:
+        theirs = experiment.integrator
+        experiment.radius(Unit.Q_A)
+        assert theirs._cached_array
+    assert not theirs._cached_array
+    rings(experiment, Unit.Q_A, 20)
+    splitting(experiment, Unit.TTH_DEG, (20, 9), Split.BBOX)
+    experiment.azimuth()
+    assert experiment.normalization is not None
+    assert not theirs._cached_array and not theirs.engines
+
+
+def test_what_fails_under_the_lock_holds_it_or_forgets_nothing():
+    lock, said = Building(), []
+    with pytest.raises(ValueError, match="fails"), lock:
+        with lock:
+            lock.at_the_end(lambda: said.append("forgotten"))
+        assert not said
+        raise ValueError("fails")
+    assert said == ["forgotten"]
+    other = threading.Thread(target=lock.__enter__)
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
 
 
 def test_no_wavelength_is_no_obstacle_unless_q_is_asked_for(tmp_path):

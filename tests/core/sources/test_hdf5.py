@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ronda.core.frame import (
     SeriesEnd,
     SeriesStart,
 )
-from ronda.core.sources import Event, SourceError, open_source
+from ronda.core.sources import Event, SourceError, hdf5_chunks, open_source
 
 STACK = np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6)
 
@@ -467,6 +468,120 @@ def test_compressed_frames_behind_links_are_decoded_here(path: Path) -> None:
     events = read(path)
     assert codecs(events) == ["bslz4"] * 4
     np.testing.assert_array_equal(stack_of(events), STACK)
+
+
+# ---------------------------------------------------------------------- chunks of several frames
+
+SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_frames_that_share_chunks_are_other_than_hdf5_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Chunks of several frames, of pieces of them, beyond the edges, and uncompressed ones."""
+    path = tmp_path_factory.getbasetemp() / "shared.h5"
+    dtype = np.dtype(data.draw(st.sampled_from(["u1", "u2", ">u2", "u4", "i4", "i8", ">f4", "f8"])))
+    shape = *data.draw(st.sampled_from([(), (1,), (7,), (2, 3)])), *data.draw(SIDES)
+    chunks = tuple(data.draw(st.integers(-(-length // 4), length)) for length in shape)
+    stack = np.random.default_rng(5).poisson(1.5, shape).astype(dtype)
+    raw = data.draw(st.integers(0, 15))
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("frames", shape, dtype, chunks=chunks, **BSLZ4)
+        axes = [range(0, length, step) for length, step in zip(shape, chunks, strict=True)]
+        for number, first in enumerate(product(*axes)):
+            here = tuple(slice(i, i + n) for i, n in zip(first, chunks, strict=True))
+            if raw >> number & 1:
+                whole = np.zeros(chunks, dtype)
+                whole[tuple(slice(0, n) for n in stack[here].shape)] = stack[here]
+                dataset.id.write_direct_chunk(first, whole.tobytes(), 1)
+            else:
+                dataset[here] = stack[here]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["frames"][()], stack)
+    found = stack_of(read(path, "::/frames"))
+    want = stack.astype(dtype.newbyteorder("=")).reshape(-1, *shape[-2:])
+    np.testing.assert_array_equal(found, want, strict=True)
+
+
+@pytest.mark.parametrize("kept", [hdf5_chunks.KEPT, 0])
+@pytest.mark.parametrize("chunks", [(4, 30, 40), (4, 15, 40), (3, 16, 9), (1, 15, 40)])
+def test_chunks_are_decoded_once_for_each_frame(
+    path: Path, monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, ...], kept: int
+) -> None:
+    """Unless there is no room for all that frames share."""
+    monkeypatch.setattr(hdf5_chunks, "KEPT", kept)
+    decoded: list[tuple[int, ...]] = []
+    packed_chunk = hdf5_chunks.packed_chunk
+
+    def count(dataset: h5py.Dataset, first: tuple[int, ...]) -> Encoded:
+        decoded.append(first)
+        return packed_chunk(dataset, first)
+
+    monkeypatch.setattr(hdf5_chunks, "packed_chunk", count)
+    stack = np.random.default_rng(5).poisson(1.5, (10, 30, 40)).astype("u2")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=stack, chunks=chunks, **BSLZ4)
+    np.testing.assert_array_equal(stack_of(read(path)), stack)
+    if kept or chunks[1] == 30:
+        assert len(decoded) == len(set(decoded))
+
+
+READ_DAMAGED = """
+import sys
+import h5py, numpy
+from ronda.core.frame import Frame
+from ronda.core.sources import open_source
+
+random = numpy.random.default_rng(int(sys.argv[2]))
+with h5py.File(sys.argv[1]) as file:
+    blob = file["data"].id.read_direct_chunk((4, 0, 0))[1]
+for number in range(60):
+    damaged = bytearray(blob)
+    for place in random.integers(0, len(blob), random.integers(1, 5)):
+        damaged[place] = random.integers(0, 256)
+    if number % 3 == 0:
+        damaged = damaged[: random.integers(1, len(blob))]
+    elif number % 3 == 1:
+        damaged[:12] = random.bytes(12) if number % 2 else blob[:8] + bytes([0, 64, 0, 0])
+    with h5py.File(sys.argv[1], "r+") as file:
+        file["data"].id.write_direct_chunk((4, 0, 0), bytes(damaged))
+    events = list(open_source(f"hdf5:{sys.argv[1]}").events())[1:-1]
+    assert len(events) == 10, events
+    for k, event in enumerate(events):
+        if isinstance(event, Frame):
+            assert k // 4 == 1 or (event.data == 7 * k).all(), k
+        else:
+            assert k // 4 == 1 and event.frame_id == k, event
+            print(event.reason)
+"""
+
+
+@pytest.mark.parametrize("rows", [30, 15])
+def test_a_damaged_chunk_of_several_frames_kills_the_process(path: Path, rows: int) -> None:
+    """HDF5's filter does: it is read in a process of its own."""
+    stack = np.repeat(7 * np.arange(10, dtype="u2"), 30 * 41).reshape(10, 30, 41)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=stack, chunks=(4, rows, 41), **BSLZ4)
+    command = [sys.executable, "-c", READ_DAMAGED, str(path), str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    reasons = set(done.stdout.splitlines())
+    assert any("cannot be decompressed" in reason for reason in reasons)
+    assert any("does not say that it holds" in reason for reason in reasons)
+    assert all(reason.startswith("it cannot be read: ") for reason in reasons)
+
+
+def test_pieces_that_were_never_written_count_as_zeros(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("data", (9, 6, 6), "u2", chunks=(4, 3, 6), **BSLZ4)
+        dataset[:4], dataset[4:8, :3] = 5, 6
+    events = read(path)
+    assert [event.frame_id for event in of(Rejected, events)] == [4, 5, 6, 7]
+    assert "part of it was never written" in of(Rejected, events)[0].reason
+    assert len(of(Lost, events)) == 1
+    np.testing.assert_array_equal(stack_of(events), np.full((4, 6, 6), 5))
 
 
 # ---------------------------------------------------------------------- virtual datasets

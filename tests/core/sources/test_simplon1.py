@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ronda.core.codecs import decode
+from ronda.core.sources.parsing import MAX_HEAD, MAX_PARTS
 from ronda.core.sources.simplon import BadSimplon, End, Image, SeriesId, Start
 from ronda.core.sources.simplon1 import ENCODINGS, decode_simplon1
-from ronda.core.sources.stins import MAX_HEAD, MAX_PARTS
 
 CONFIGURATION = {
     "description": "Dectris Eiger 4M",

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ronda.core.frame import Encoded
+from ronda.core.sources.parsing import MAX_HEAD, MAX_PARTS
 from ronda.core.sources.stins import (
-    MAX_HEAD,
-    MAX_PARTS,
     PIXEL_TYPES,
     BadMessage,
     End,
