@@ -27,7 +27,7 @@ from ..marks import Pixels
 from .limits import Limits, is_usable
 
 COPIES = 4
-"""Copies of the sums; the kernels are written for so many."""
+"""Copies of the sums, two where pixels are shared out; the kernels are written for so many."""
 MOST_COPIED = 4096
 """Bins from which on there is one copy: more would not stay in the first cache."""
 LANES = (1, 2, 4)
@@ -74,7 +74,7 @@ def new_notes(pixels: int) -> Notes:
 
 def new_sums(bins: int, shares: int = 0, variance: bool = False) -> Floats:
     """Return sums of nothing, (copies, bins + 1, lanes); with room for the variance or not."""
-    copies = 1 if bins > MOST_COPIED else COPIES
+    copies = 1 if bins > MOST_COPIED else COPIES if shares == 0 else 2
     return np.zeros((copies, bins + 1, LANES[shares] * (1 + variance)))
 
 
@@ -98,15 +98,13 @@ def _all_plain(values: Pixels, places: Index, spare: Any, limits: Limits) -> boo
 
 
 @kernel
-def _look(
+def _note(
     values: Pixels, places: Index, spare: Any, first: int, limits: Limits, notes: Notes
 ) -> bool:
     """Note the pixels of a chunk in bins that do not count; return whether there are any.
 
     `first` is the chunk's first pixel in the frame.
     """
-    if _all_plain(values, places, spare, limits):
-        return False
     found, before = notes.numbers[0], notes.numbers[0]
     below = False
     for begin in range(0, values.size, BLOCK):
@@ -148,7 +146,8 @@ def add_whole(
     chunk = np.empty(CHUNK, pixels.dtype)
     for begin in range(0, pixels.size, CHUNK):
         values, places = pixels[begin : begin + CHUNK], bins[begin : begin + CHUNK]
-        if _look(values, places, spare, begin, limits, notes):
+        odd = not _all_plain(values, places, spare, limits)
+        if odd and _note(values, places, spare, begin, limits, notes):
             for at in range(values.size):
                 chunk[at] = values[at] if is_usable(values[at], limits) else 0
             _add_whole(chunk, places, sums)
@@ -207,20 +206,21 @@ def add_shared(
     chunk, weights = np.empty(CHUNK), np.empty(CHUNK)
     for begin in range(0, pixels.size, CHUNK):
         values, places = pixels[begin : begin + CHUNK], bins[begin : begin + CHUNK]
-        odd = _look(values, places, spare, begin, limits, notes)
+        odd = not _all_plain(values, places, spare, limits)
+        odd = odd and _note(values, places, spare, begin, limits, notes)
         if variance is None:
             if odd:
                 _copy(values, values, 0.0, limits, chunk, weights)
                 _share_out(chunk, None, 0.0, places, shares, begin, sums)
             else:
                 _share_out(values, None, 0.0, places, shares, begin, sums)
-        elif odd:
-            told = variance[begin : begin + CHUNK]
-            _copy(values, told, floor, limits, chunk, weights)
-            _share_out(chunk, weights, -np.inf, places, shares, begin, sums)
         else:
             told = variance[begin : begin + CHUNK]
-            _share_out(values, told, floor, places, shares, begin, sums)
+            if odd:
+                _copy(values, told, floor, limits, chunk, weights)
+                _share_out(chunk, weights, -np.inf, places, shares, begin, sums)
+            else:
+                _share_out(values, told, floor, places, shares, begin, sums)
 
 
 @kernel
