@@ -580,8 +580,10 @@ WIDTH, TAKEN = 60, 1440
 KINDS: dict[str, tuple[str, ...]] = {
     "zigzag": ("--zigzag", "--error-model", "poisson", "-O", "7"),
     "two dimensions": ("--azimuthal-bins", "5", "--error-model", "poisson", "--zigzag"),
-    "motors": ("--positions", "recording:motors.cbors", "--error-model", "poisson"),
-    "motors, two frames each": ("--positions", "recording:pairs.cbors", "--azimuthal-bins", "3"),
+    "motors, two frames each": (
+        *("--positions", "recording:pairs.cbors"),
+        *("--azimuthal-bins", "3", "--error-model", "poisson"),
+    ),
     "motors that are not described": ("--positions", "recording:bare.cbors"),
 }
 

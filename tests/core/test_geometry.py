@@ -59,7 +59,7 @@ def segments(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ring[:-1][whole], ring[1:][whole]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(geometries)
 def test_poni_is_what_pyfai_makes_of_fit2d(geometry):
     theirs, ours = in_pyfai(geometry), geometry.poni()
