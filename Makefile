@@ -20,7 +20,7 @@ demo: $(READY)
 
 test: lint
 	@.ci/packages
-	@$(BIN)/python -m pytest -m "not soak" --numprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -m "not soak" --numprocesses 3 --dist loadfile
 	@$(BIN)/python -m pytest -m soak
 
 bench: $(READY)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ronda.tests.end_to_end import COUNTS, RATE, Run, Usage, run_set
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "40"))
 GROWTH = 64
 """MB that any process may grow by, from the second third to the last."""
 ON_THE_WAY = 20

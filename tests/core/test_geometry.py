@@ -73,7 +73,7 @@ def test_poni_is_what_pyfai_makes_of_fit2d(geometry):
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(geometries)
 def test_q_and_two_theta_are_pyfais(geometry):
     theirs = in_pyfai(geometry)

@@ -85,7 +85,7 @@ def reference(geometry, shape, q, total, weight, variance):
     return intensity, sigma
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     kind=st.sampled_from([np.int64, np.float64, np.int32]),

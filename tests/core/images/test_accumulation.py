@@ -36,7 +36,7 @@ def assert_equal(one: Accumulation, other: Accumulation) -> None:
 
 
 @pytest.mark.parametrize("dtype", frames.DTYPES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_sum_is_numpys_over_valid_pixels(dtype: str, data: st.DataObject) -> None:
     first = data.draw(frames.images(dtype))

@@ -150,7 +150,7 @@ def scenes(draw: st.DrawFn, dtype: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_frame_holds_other_photons_than_plain_loops_find(dtype: str, data: st.DataObject) -> None:
     scene = data.draw(scenes(dtype))

@@ -289,7 +289,9 @@ TREES = st.builds(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(first=TREES, last=TREES)
 def test_no_tree_of_values_breaks_a_file(tmp_path: Path, first: Any, last: Any) -> None:
     path = tmp_path / "tree.h5"
