@@ -14,6 +14,8 @@ MAX_LENGTH = 200
 """Characters of a formula."""
 MAX_DEPTH = 20
 """Operations inside each other."""
+CHUNK = 1 << 14
+"""Pixels that a formula is evaluated for at a time: what it keeps in between fits a cache."""
 
 Floats = NDArray[np.float64]
 Node = Callable[[Floats], Any]
@@ -65,12 +67,19 @@ class Formula:
             shown = self.text[:MAX_LENGTH]
             raise ValueError(f"{shown!r} is no formula of the variance: {error}") from None
 
-    def __call__(self, counts: ArrayLike) -> Floats:
-        """Return the variance of pixels, float64 of the same shape; NaN, infinite where it is."""
-        pixels = np.asarray(counts, np.float64)
+    def __call__(self, counts: ArrayLike, out: Floats | None = None) -> Floats:
+        """Return the variance of pixels, float64 of the same shape; NaN, infinite where it is.
+
+        It is put into `out`, contiguous and of that shape, if there is one.
+        """
+        pixels = np.asarray(counts)
+        variance = np.empty(pixels.shape) if out is None else out
+        flat, told = pixels.reshape(-1), variance.reshape(-1)
         with np.errstate(all="ignore"):
-            variance = self._evaluate(pixels)
-        return np.array(np.broadcast_to(variance, pixels.shape), np.float64)
+            for first in range(0, flat.size, CHUNK):
+                some = slice(first, first + CHUNK)
+                told[some] = self._evaluate(flat[some].astype(np.float64))
+        return variance
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Formula) and self.text == other.text

@@ -25,8 +25,6 @@ from .layout import Layout, Scratch, dark_at, formula_at, norm_at, value_at
 
 REACH = 2.5
 """Half the inner range in deviations, at most."""
-CHUNK = 1 << 16
-"""Pixels that a formula is evaluated for at a time."""
 CLOSE = 1e-9
 """Share of an end of an inner range by which a band must lie outside, for rounding."""
 
@@ -95,12 +93,9 @@ class Clipper:
         return scratch
 
     def _evaluate(self, pixels: NDArray[Any], scratch: Scratch) -> None:
-        """Evaluate the formula of the variance, some pixels at a time."""
-        if self._formula is None or scratch.formula is None:
-            return
-        for first in range(0, pixels.size, CHUNK):
-            chosen = slice(first, first + CHUNK)
-            scratch.formula[chosen] = self._formula(pixels[chosen])
+        """Evaluate the formula of the variance."""
+        if self._formula is not None and scratch.formula is not None:
+            self._formula(pixels, scratch.formula)
 
     def _scan(self, pixels: NDArray[Any], limits: Limits, scratch: Scratch) -> None:
         """Sum up the inner ranges; sort all else by rings."""
