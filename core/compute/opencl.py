@@ -8,6 +8,7 @@ copied, that of another is reduced.
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ TYPES = {
     "uint32": "uint", "int64": "long", "float32": "float", "float64": "double",
 }  # fmt: skip
 """What OpenCL calls NumPy's types."""
+
+
+_generating = threading.Lock()
+"""pyopencl writes Python for each kernel, and threads that do so at a time disturb each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,9 @@ class Call:
         import pyopencl
 
         self.name = name
-        self.kernel = pyopencl.Kernel(program, name)
-        self.kernel.set_args(*arguments)
+        with _generating:
+            self.kernel = pyopencl.Kernel(program, name)
+            self.kernel.set_args(*arguments)
         self._held = tuple(arguments)  # OpenCL does not hold the buffers
         device = accelerator.device
         info = pyopencl.kernel_work_group_info.WORK_GROUP_SIZE
@@ -155,6 +161,8 @@ class Accelerator:
             if key not in self._programs:
                 source = "\n".join((KERNELS / f"{name}.cl").read_text() for name in names)
                 options = ["-cl-std=CL1.2", *(f"-D{name}={value}" for name, value in key[1])]
+                # Compilers remark on what is as it should be; what is wrong is raised.
+                warnings.simplefilter("ignore", self.library.CompilerWarning)
                 with self.explained():
                     self._programs[key] = self.library.Program(self.context, source).build(options)
             return self._programs[key]
@@ -289,13 +297,15 @@ class Lane:
     def wait(self) -> None:
         """Wait until all is done."""
         self.queue.finish()
-        for name, event in self._events:
-            self.accelerator.add(name, event)
-        self._events.clear()
+        events, self._events = self._events, []
+        if self.accelerator.profile:
+            for name, event in events:
+                self.accelerator.add(name, event)
 
     def _note(self, name: str, event: Any) -> None:
-        if self.accelerator.profile:
-            self._events.append((name, event))
+        # Held until all is done: pyopencl's events of copies wait for the copy when they go,
+        # and let no other thread of Python run meanwhile.
+        self._events.append((name, event))
 
 
 def _address(array: NDArray[Any]) -> int:

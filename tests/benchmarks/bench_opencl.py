@@ -7,7 +7,7 @@ Frames of int32 with 1, 4 and 6 million pixels: solvent scattering with some hun
   the runner has them), and of a batch from one thread;
 * of pyFAI's engines in the same run, in the same bins (they take one frame at a time);
 * of the copy alone, and the floor: the bytes at the speed of page-locked copies;
-* of each kernel apart, as the device's own clock tells.
+* of each kernel and copy apart, ours and pyFAI's, as the device's own clock tells.
 
     python tests/benchmarks/bench_opencl.py [gpu | opencl | opencl:PLATFORM,DEVICE]
         [--seconds 0.5] [--pixels 1 4 6]
@@ -19,10 +19,11 @@ import argparse
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ def copies(device: Accelerator, frame: Pixels, fixed: Pixels, seconds: float) ->
 
 
 def compare(
-    name: str, ours: Callable[[Pixels], Any], theirs: Callable[[Pixels], Any] | None,
+    name: str, ours: Callable[[Pixels], Any], theirs: Theirs | None,
     frames: list[Pixels], fixed: list[Pixels], floor: float, seconds: float,
 ) -> None:  # fmt: skip
     """Print a table: ms per frame by frames in flight."""
@@ -164,7 +165,7 @@ def compare(
     line = f"    {best_of_ours / floor:.2f} times the floor of {floor:.3f} ms"
     if theirs is not None:
         try:
-            took = best(theirs, frames, 1, seconds)
+            took = best(theirs.run, frames, 1, seconds)
             line += f"; pyFAI {took:.3f} ms: {took / best_of_ours:.1f} times faster"
         except Exception as error:
             line += f"; pyFAI failed: {error!r:.200}"
@@ -192,12 +193,35 @@ def kernels(
         print(f"      {name:<24}{1e3 * spent.seconds / turns:9.3f} ms a frame", flush=True)
 
 
+def their_kernels(make: Callable[[bool], Theirs | None], frames: list[Pixels]) -> None:
+    """Print what each of pyFAI's kernels takes, and all of them."""
+    theirs = make(True)
+    if theirs is None:
+        return
+    theirs.run(frames[0])
+    theirs.engine.reset_log()
+    turns, spent = 10, Counter[str]()
+    for turn in range(turns):
+        theirs.run(frames[turn % len(frames)])
+    for event in theirs.engine.events:  # in ns
+        spent[event.name] += event.stop - event.start
+    for name, nanoseconds in sorted(spent.items()):
+        print(f"      pyFAI {name:<24}{1e-6 * nanoseconds / turns:9.3f} ms a frame", flush=True)
+
+
 # ------------------------------------------------------------------------- pyFAI
 
 
+class Theirs(NamedTuple):
+    """An engine of pyFAI, and how it takes a frame."""
+
+    engine: Any
+    run: Callable[[Pixels], Any]
+
+
 def their_integrator(
-    experiment: Experiment, split: str, context: Any
-) -> Callable[[Pixels], Any] | None:
+    experiment: Experiment, split: str, context: Any, profile: bool
+) -> Theirs | None:
     """Return pyFAI's integration on the same device; None: it has none."""
     try:
         from pyFAI.opencl.azim_csr import OCL_CSR_Integrator
@@ -206,15 +230,16 @@ def their_integrator(
             experiment.shape, BINS, unit="2th_deg", split=split, algo="CSR", scale=False
         )
         engine = OCL_CSR_Integrator(
-            built.lut, experiment.mask.size, bin_centers=built.bin_centers, ctx=context
-        )
+            built.lut, experiment.mask.size, bin_centers=built.bin_centers, ctx=context,
+            profile=profile,
+        )  # fmt: skip
     except Exception as error:
         print(f"  pyFAI's integrator cannot be set up: {error!r:.200}")
         return None
-    return lambda image: engine.integrate_ng(image)
+    return Theirs(engine, engine.integrate_ng)
 
 
-def their_sparsifier(experiment: Experiment, context: Any) -> Callable[[Pixels], Any] | None:
+def their_sparsifier(experiment: Experiment, context: Any, profile: bool) -> Theirs | None:
     """Return pyFAI's sparsification on the same device; None: it has none."""
     try:
         from pyFAI.opencl.peak_finder import OCL_PeakFinder
@@ -228,7 +253,7 @@ def their_sparsifier(experiment: Experiment, context: Any) -> Callable[[Pixels],
         )
         engine = OCL_PeakFinder(
             built.lut, experiment.mask.size, unit=to_unit("r_m"), bin_centers=built.bin_centers,
-            radius=radius, mask=experiment.mask.astype(np.int8), ctx=context,
+            radius=radius, mask=experiment.mask.astype(np.int8), ctx=context, profile=profile,
         )  # fmt: skip
     except Exception as error:
         print(f"  pyFAI's sparsifier cannot be set up: {error!r:.200}")
@@ -240,7 +265,7 @@ def their_sparsifier(experiment: Experiment, context: Any) -> Callable[[Pixels],
         "cutoff_pick": 3.0,
         "noise": 1.0,
     }
-    return lambda image: engine.sparsify(image, **how)
+    return Theirs(engine, lambda image: engine.sparsify(image, **how))
 
 
 # -------------------------------------------------------------------------- all
@@ -260,28 +285,37 @@ def measure(compute: Compute, millions: int, seconds: float) -> None:
             def integrator(compute: Compute, split: Split = split) -> Integrator:
                 return Integrator(experiment, BINS, Unit.TTH_DEG, split=split, compute=compute)
 
+            def pyfai_integrator(profile: bool, split: Split = split) -> Theirs | None:
+                return their_integrator(experiment, split.value, device.context, profile)
+
             ours = integrator(compute)
-            theirs = their_integrator(experiment, split.value, device.context)
             compare(
-                f"integration, split {split.value}", ours.integrate, theirs, frames, fixed, floor,
-                seconds,
+                f"integration, split {split.value}", ours.integrate, pyfai_integrator(False),
+                frames, fixed, floor, seconds,
             )  # fmt: skip
             batched(ours, fixed * 4, seconds)
             kernels(compute, lambda each, make=integrator: make(each).integrate, frames)
+            their_kernels(pyfai_integrator, frames)
         of = Rings(experiment, Unit.R_M, RINGS)
+
+        def pyfai_sparsifier(profile: bool) -> Theirs | None:
+            return their_sparsifier(experiment, device.context, profile)
+
         for model in (ErrorModel.POISSON, ErrorModel.HYBRID):
             how = Sparsifying(error_model=model)
 
             def sparsify(compute: Compute, how: Sparsifying = how) -> Callable[[Pixels], Any]:
                 return OpenClSparsifier(of, how, compute).sparsify
 
-            hybrid = model is ErrorModel.HYBRID
-            theirs = their_sparsifier(experiment, device.context) if hybrid else None
-            run = sparsify(compute)
+            run, theirs = sparsify(compute), None
+            if model is ErrorModel.HYBRID:  # what both have
+                theirs = pyfai_sparsifier(False)
             compare(f"sparsify, {model}", run, theirs, frames, fixed, floor, seconds)
             kept = run(frames[0]).index.size / frames[0].size
             print(f"    {100 * kept:.2f} % of the pixels are kept")
             kernels(compute, sparsify, frames)
+            if theirs is not None:
+                their_kernels(pyfai_sparsifier, frames)
 
 
 def main() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +59,22 @@ def test_what_is_sent_may_be_changed_at_once_unless_it_lies_in_locked_memory(
     expected = array.copy()
     array[:] = -1
     np.testing.assert_array_equal(back(lane, buffer, array.size, "int64"), expected)
+
+
+def test_sending_waits_for_nothing(device: Accelerator) -> None:
+    """Else no kernel would run beside a copy: events of pyopencl wait when they are let go."""
+    lane, go = device.lane(), device.library.UserEvent(device.context)
+    locked, into = lane.locked(1000, "int64"), lane.locked(1000, "int64")
+    locked[:] = np.arange(1000)
+    buffer = device.room(locked.nbytes)
+    device.library.enqueue_barrier(lane.queue, wait_for=[go])
+    faulthandler.dump_traceback_later(30, exit=True)  # as such waiting lets no Python run
+    lane.send(buffer, locked)  # comes back, though the device does nothing yet
+    lane.start_fetch(into, buffer)
+    faulthandler.cancel_dump_traceback_later()
+    go.set_status(device.library.command_execution_status.COMPLETE)
+    lane.wait()
+    np.testing.assert_array_equal(into, locked)
 
 
 def test_memory_is_locked_as_long_as_it_is_there(device: Accelerator) -> None:
@@ -151,6 +169,21 @@ def test_work_groups_have_as_many_items_as_wanted_and_of_use(
     assert LANES & (LANES - 1) == 0
 
 
+def test_any_number_of_threads_set_kernels_up_at_a_time(device: Accelerator) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: gather(device, 8), range(200)))
+    assert {call.items for call in made} == {8}
+
+
+def test_what_a_compiler_says_of_what_it_could_build_warns_nobody(
+    device: Accelerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "chatty.cl").write_text("#warning I might\n__kernel void nothing(void) {}\n")
+    monkeypatch.setattr(module, "KERNELS", tmp_path)
+    own = Accelerator(device.device)
+    assert own.library.Kernel(own.program(("chatty",), {}), "nothing").num_args == 0
+
+
 def test_a_program_is_built_once(device: Accelerator) -> None:
     built = [device.program(("pixels", "sparsify"), PROGRAM) for _ in range(2)]
     assert built[0] is built[1]
@@ -189,6 +222,8 @@ def test_too_little_memory_is_told_of_beforehand(
 
 
 def test_memory_that_is_not_there_is_told_of_in_one_sentence(device: Accelerator) -> None:
-    with pytest.raises(ValueError, match=r"^.* failed: |are too little memory$") as caught:
-        device.room(1 << 60)
+    told = pytest.raises(ValueError, match=r"^.* failed: |are too little memory$")
+    with told as caught, device.explained():  # NVIDIA takes the memory when it is used
+        device.lane().send(device.room(1 << 60), np.ones(1))
+        device.lane().wait()
     assert "\n" not in str(caught.value)
