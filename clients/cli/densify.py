@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options
+
 if TYPE_CHECKING:
     from ...core.bragg.cxi import CxiWriter
     from ...core.bragg.dense_file import DenseWriter
@@ -140,9 +142,7 @@ def densify(
         bool,
         typer.Option("--cxi", help="Write the peaks beside, as CXI and geometry for CrystFEL."),
     ] = False,
-    workers: Annotated[
-        int, typer.Option(min=1, max=256, help="Frames that are rebuilt at the same time.")
-    ] = 2,
+    workers: options.Workers = options.WORKERS,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Rebuild all images, but write nothing.")

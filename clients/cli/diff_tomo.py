@@ -227,7 +227,7 @@ def diff_tomo(
             rich_help_panel=options.COMPUTE,
         ),
     ] = False,
-    workers: options.Workers = 2,
+    workers: options.Workers = options.WORKERS,
     stats: Annotated[
         bool,
         typer.Option(

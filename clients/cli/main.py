@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import completion
+from . import completion, options
 from .densify import densify
 from .diff_tomo import diff_tomo
 from .serve import serve
@@ -168,9 +168,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, max=256, help="Frames that are worked on at the same time.")
-    ] = 2,
+    workers: options.Workers = options.WORKERS,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
     """Reduce frames to a file with the very code that the Tango device runs.
@@ -183,11 +181,11 @@ def run(
         stage,
         source,
         output,
+        workers,
         positions,
         params,
         tuple(param or ()),
         tuple(roi or ()),
-        workers,
         force,
     )
     raise typer.Exit(run_stage(job))

@@ -24,11 +24,11 @@ class Job:
     stage: str
     source: str
     output: Path
+    workers: int
     positions: str | None = None
     params: Path | None = None
     assignments: tuple[str, ...] = ()
     rois: tuple[str, ...] = ()
-    workers: int = 2
     force: bool = False
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from ...core.compute.device import Compute
 SETUP, COMPUTE, TALK = "Experimental setup", "Where it is computed", "What is said"
 UNITS = tuple(unit.value for unit in Unit)
 ERROR_MODELS = tuple(str(model) for model in ErrorModel if model is not ErrorModel.NONE)
+WORKERS = min(len(os.sched_getaffinity(0)), 8)
+"""By default; more than eight gained nothing on 16 cores (docs/explanation/speed.md)."""
 DEVICE_TYPES = ("all", "cpu", "gpu", "acc")
 
 
@@ -122,7 +125,8 @@ Workers = Annotated[
     typer.Option(
         min=1,
         max=256,
-        help="Frames that are worked on at the same time.",
+        help="Frames that are worked on at the same time; changes the speed, not the result.",
+        show_default="one for each core, 8 at most",
         rich_help_panel=COMPUTE,
     ),
 ]

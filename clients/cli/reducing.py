@@ -47,8 +47,8 @@ class Work:
     output: Path
     said: str
     """What was asked for, for the history in the file."""
+    workers: int
     positions: Callable[[], Source] | None = None
-    workers: int = 2
     force: bool = False
     quiet: bool = False
     """Say nothing but what is wrong."""

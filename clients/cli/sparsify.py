@@ -181,7 +181,7 @@ def sparsify_bragg(
     ] = None,
     device: options.Device = None,
     device_type: options.DeviceType = "all",
-    workers: options.Workers = 2,
+    workers: options.Workers = options.WORKERS,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
     profile: options.Profile = False,
