@@ -20,8 +20,8 @@ demo: $(READY)
 
 test: lint
 	@.ci/packages
-	@$(BIN)/python -m pytest -m "not soak" --numprocesses 3 --dist loadfile
-	@$(BIN)/python -m pytest -m soak
+	@$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest -m alone
 
 bench: $(READY)
 	@set -e; for script in tests/benchmarks/bench_*.py; do \

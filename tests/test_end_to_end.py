@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ronda.tests.end_to_end import COUNTS, RATE, Run, Usage, run_set
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "40"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 GROWTH = 64
 """MB that any process may grow by, from the second third to the last."""
 ON_THE_WAY = 20
@@ -23,6 +23,7 @@ def say(what: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.timeout(SECONDS + 900)
 def test_a_whole_set_loses_or_grows(tmp_path: Path) -> None:
     run = run_set(SECONDS, tmp_path, say)

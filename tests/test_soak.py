@@ -20,7 +20,7 @@ from ronda.core.sources import open_source
 from ronda.core.sources.replay import Replay
 from ronda.tests.waiting import wait_for
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "40"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 FRAMES, SHAPE, RATE = 1000, (128, 128), 200.0
 GROWTH = 64 << 20
 """Bytes that memory may grow by after the first third: 1 kB a frame would show in ten minutes."""
