@@ -19,7 +19,7 @@ import numpy as np
 
 from ..frame import Frame
 from ..growing import Growing
-from ..marks import as_mask, marks, measured
+from ..marks import as_mask, as_pixels
 from ..parameters import Parameters, parameter
 from ..stage import Kind, Output, Record, Row
 from .dark import exposure_time
@@ -313,17 +313,11 @@ def counted(frame: Frame, partial: ChainPartial, meaning: Iterable[str]) -> str:
 
 def frame_counts(partial: ChainPartial) -> float:
     """Return the sum over the valid pixels of a frame's image."""
-    image, kind = partial.image, marks(partial.image.dtype)
-    mask = as_mask(partial.mask, image.shape)
-    # Eight-byte integers are summed as floats, which cannot wrap.
-    exact = image.dtype.kind != "f" and image.dtype.itemsize < 8
-    zero = np.int64(0) if exact else np.float64(0)
-    if partial.support is None:
-        whole = (0, image.shape[0], 0, image.shape[1])
-        return float(first_moments(image, kind, mask, whole, zero)[1])
-    values = image.ravel()[partial.support]
-    good = measured(values, kind) & ~mask.ravel()[partial.support]
-    return float(values[good].sum(dtype=zero.dtype))
+    image, mask = partial.image, as_mask(partial.mask, partial.image.shape)
+    if partial.support is not None:
+        image = as_pixels(image.ravel()[np.newaxis, partial.support])
+        mask = as_mask(mask.ravel()[np.newaxis, partial.support], image.shape)
+    return float(first_moments(image, mask, (0, image.shape[0], 0, image.shape[1])).total)
 
 
 def clock(moment: float) -> str:

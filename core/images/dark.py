@@ -292,7 +292,7 @@ def add_dark(
 ) -> None:
     """Add the valid pixels of a frame to sums of distances from each pixel's first value.
 
-    Distances are small where values may be large, so their squares stay exact.
+    Distances are small where values may be large, so the squares of a camera's counts stay exact.
     """
     for row in range(frame.shape[0]):
         pixels = frame[row]

@@ -15,7 +15,7 @@ from ..frame import MAX_SIDE
 from ..marks import Mask, Pixels, Rectangle, as_mask, marks
 from ..parameters import ParameterError, Parameters, parameter
 from ..stage import SLOTS, Command
-from .pixels import first_moments, second_moments
+from .pixels import Sums, first_moments, mean_level, second_moments
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 STATISTICS = ("mean", "sum", "min", "max", "std", "com_y", "com_x", "net")
@@ -102,48 +102,40 @@ def statistics(image: Pixels, mask: Mask | None, rois: Mapping[str, Roi]) -> NDA
     """
     result = np.full((len(rois), len(STATISTICS)), np.nan)
     masked = as_mask(mask, image.shape)
-    numbers = [_first(image, masked, roi, result[i]) for i, roi in enumerate(rois.values())]
-    names = list(rois)
-    for i, roi in enumerate(rois.values()):
-        background = 0.0
-        if roi.background is not None:
-            background = result[names.index(roi.background), MEAN]
-        if numbers[i]:
-            _second(image, masked, roi, numbers[i], background, result[i])
+    sums = {
+        name: first_moments(image, masked, roi.rectangle)
+        for name, roi in rois.items()
+        if roi.fits(image.shape)
+    }
+    for row, (name, roi) in zip(result, rois.items(), strict=True):
+        own = sums.get(name, _NOTHING)
+        ground = _DARK if roi.background is None else sums.get(roi.background, _NOTHING)
+        if own.number:
+            _set(row, image, masked, roi, own, ground)
     return result
 
 
-def _first(image: Pixels, mask: Mask, roi: Roi, row: NDArray[np.float64]) -> int:
-    """Set mean, sum, min and max of one ROI; return its number of valid pixels."""
-    if not roi.fits(image.shape):
-        return 0
-    # Eight-byte integers are summed as floats, which cannot wrap.
-    exact = image.dtype.kind != "f" and image.dtype.itemsize < 8
-    zero = np.int64(0) if exact else np.float64(0)
-    kind = marks(image.dtype)
-    number, total, least, most = first_moments(image, kind, mask, roi.rectangle, zero)
-    if number:
-        row[:4] = total / number, total, least, most
-    return number
+_NOTHING, _DARK = Sums(0, 0, 0, 0), Sums(1, 0, 0, 0)
+"""Of no pixel; of one that is 0."""
 
 
-def _second(
-    image: Pixels,
-    mask: Mask,
-    roi: Roi,
-    number: int,
-    background: float,
-    row: NDArray[np.float64],
+def _set(
+    row: NDArray[np.float64], image: Pixels, mask: Mask, roi: Roi, own: Sums, ground: Sums
 ) -> None:
-    """Set std, com_y, com_x and net of one ROI from its mean and sum."""
-    mean, total = row[:2]
+    """Set the statistics of one ROI that has valid pixels."""
+    mean = mean_level(own, image.dtype)
+    background = mean_level(ground, image.dtype) if ground.number else mean
     squares, weight, along_y, along_x = second_moments(
         image, marks(image.dtype), mask, roi.rectangle, mean, background
     )
-    row[4] = np.sqrt(squares / number)
-    if weight > 0 and not np.isnan(background):
+    row[:4] = own.total / own.number, own.total, own.least, own.most
+    row[4] = np.sqrt(squares / own.number)
+    if not ground.number:
+        return
+    if weight > 0:
         row[5:7] = roi.y + along_y / weight, roi.x + along_x / weight
-    row[7] = total - background * number
+    # Divided last, so that integers that cancel each other are rounded once only.
+    row[7] = (own.total * ground.number - ground.total * own.number) / ground.number
 
 
 def parse_roi(text: str) -> tuple[str, Roi]:

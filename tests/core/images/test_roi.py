@@ -1,8 +1,9 @@
-"""What is counted in a ROI is what NumPy counts, and only ROIs that make sense are taken."""
+"""What is counted in a ROI is right but for rounding, and only ROIs that make sense are taken."""
 
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -29,26 +30,76 @@ from ronda.tests.core.images import frames
 DO = {command.name: command.changes for command in COMMANDS}
 
 
-def expected(
-    image: NDArray[Any], mask: NDArray[np.bool_] | None, roi: Roi, background: Roi | None
-) -> list[float]:
-    """Return the statistics by NumPy alone."""
+U = 2.0**-53
+"""What a float is rounded by, for each 1 of it."""
+
+
+def of_roi(
+    image: NDArray[Any], mask: NDArray[np.bool_] | None, roi: Roi
+) -> dict[tuple[int, int], Fraction]:
+    """Return the valid pixels of a ROI by row and column."""
     ok = frames.valid(image) & (np.True_ if mask is None else ~mask)
-    level = 0.0
-    if background is not None:
-        level = expected(image, mask, background, None)[0]
     top, bottom, left, right = roi.rectangle
-    rows, columns = np.mgrid[top:bottom, left:right]
-    inside = ok[top:bottom, left:right]
-    if not inside.any():
-        return [np.nan] * len(STATISTICS)
-    pixels = image[top:bottom, left:right][inside].astype(np.float64)
-    weight = np.maximum(pixels - level, 0)
-    com = [np.nan, np.nan]
-    if weight.sum() > 0:
-        com = [(weight * axis[inside]).sum() / weight.sum() for axis in (rows, columns)]
-    basic = [pixels.mean(), pixels.sum(), pixels.min(), pixels.max(), pixels.std()]
-    return [*basic, *com, pixels.sum() - level * pixels.size]
+    inside = ((y, x) for y in range(top, bottom) for x in range(left, right))
+    return {place: Fraction(image[place].item()) for place in inside if ok[place]}
+
+
+def level(pixels: dict[tuple[int, int], Fraction], dtype: str) -> tuple[Fraction, Fraction]:
+    """Return the mean of pixels, and how far from it what we subtract may be.
+
+    A sum of n floats is off by up to n U times the sum of their absolutes. Of
+    integers only the mean is rounded, and of those of eight bytes not even that.
+    """
+    mean, kind = sum(pixels.values()) / Fraction(len(pixels)), np.dtype(dtype)
+    if kind.kind == "f":
+        return mean, Fraction(U) * (sum(map(abs, pixels.values())) + abs(mean))
+    return mean, Fraction(0 if kind.itemsize == 8 else U) * abs(mean)
+
+
+def assert_right(
+    row: NDArray[np.float64],
+    dtype: str,
+    pixels: dict[tuple[int, int], Fraction],
+    background: dict[tuple[int, int], Fraction] | None,
+) -> None:
+    """Compare with exact fractions; only what follows from rounding may differ."""
+    if not pixels:
+        assert np.isnan(row).all()
+        return
+    n, total, (mean, off) = len(pixels), sum(pixels.values()), level(pixels, dtype)
+    floats = np.dtype(dtype).kind == "f"  # sums of integers are exact, however much they cancel
+    assert row[0] == pytest.approx(float(mean), abs=float(floats * off), rel=0)
+    assert row[1] == pytest.approx(float(total), abs=float(floats * n * off), rel=0)
+    assert row[2:4].tolist() == [float(min(pixels.values())), float(max(pixels.values()))]
+    std = float(sum((v - mean) ** 2 for v in pixels.values()) / n) ** 0.5
+    tiny = 1e-150  # its square has fewer digits, or is no float
+    assert row[4] == pytest.approx(std, abs=max(float(off), tiny), rel=4 * n * U)
+    if background == {}:
+        assert np.isnan(row[5:]).all()
+        return
+    ground, ground_off = (Fraction(0), Fraction(0)) if not background else level(background, dtype)
+    loss = floats * 4 * n * (off + ground_off)
+    assert row[7] == pytest.approx(float(total - ground * n), abs=float(loss), rel=0)
+    weights = {place: max(v - ground, Fraction(0)) for place, v in pixels.items()}
+    weight, lost = sum(weights.values()), n * ground_off
+    for axis in (0, 1):
+        found, places = row[5 + axis], [place[axis] for place in pixels]
+        if weight <= lost:  # perhaps nothing is above the background
+            assert np.isnan(found) or min(places) - 1e-9 <= found <= max(places) + 1e-9
+            continue
+        com = float(sum(w * place[axis] for place, w in weights.items()) / weight)
+        span = max(places) - min(places) + 1
+        assert found == pytest.approx(com, abs=float(span * lost / (weight - lost)), rel=4 * n * U)
+
+
+def values(dtype: str) -> st.SearchStrategy[Any]:
+    """Return a strategy for pixels, integers of any size and such that are alike among them."""
+    if np.dtype(dtype).kind == "f":
+        return frames.values(dtype)
+    limits = np.iinfo(dtype)
+    large = min(limits.max, 2**63 - 2)
+    alike = st.integers(large - 3, large) | st.integers(large // 2 - 3, large // 2)
+    return frames.values(dtype) | st.integers(limits.min, limits.max) | alike
 
 
 @st.composite
@@ -61,31 +112,45 @@ def rois_on(draw: st.DrawFn, shape: tuple[int, int]) -> Roi:
 @pytest.mark.parametrize("dtype", frames.DTYPES)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_statistics_are_numpys_over_valid_pixels(dtype: str, data: st.DataObject) -> None:
-    image = data.draw(frames.images(dtype))
-    mask = data.draw(st.none() | hnp.arrays(np.bool_, image.shape))
-    plain, ground = data.draw(rois_on(image.shape)), data.draw(rois_on(image.shape))
+def test_statistics_are_exact_but_for_rounding(dtype: str, data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    image = data.draw(hnp.arrays(dtype, shape, elements=values(dtype)))
+    mask = data.draw(st.none() | hnp.arrays(np.bool_, shape))
+    plain, ground = data.draw(rois_on(shape)), data.draw(rois_on(shape))
     corrected = plain.model_copy(update={"background": "ground"})
     rois = {"corrected": corrected, "ground": ground, "plain": plain}
     found = statistics(as_pixels(image), mask, rois)
     assert found.shape == (3, len(STATISTICS))
-    for row, (roi, background) in zip(
-        found, [(plain, ground), (ground, None), (plain, None)], strict=True
-    ):
-        wanted = expected(image, mask, roi, background)
-        scale = np.nanmax(np.abs([*wanted, 1.0]))
-        if background is not None and np.nanmax(np.abs([*found[1], 0])) > 1e9 * scale:
-            wanted[5:] = row[5:]  # of huge pixels that cancel each other a background is rounded
-        np.testing.assert_allclose(row, wanted, rtol=1e-9, atol=1e-9 * scale)
+    inside, around = of_roi(image, mask, plain), of_roi(image, mask, ground)
+    assert_right(found[0], dtype, inside, around)
+    assert_right(found[1], dtype, around, None)
+    assert_right(found[2], dtype, inside, None)
 
 
-def test_integer_sums_are_exact() -> None:
-    image = np.full((4, 1024), 2**32 - 2, np.uint32)
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("u4", 2**32 - 2), ("i4", -(2**31)), ("i8", 2**63 - 2), ("i8", -(2**63)), ("u8", 2**63 - 2)],
+)
+def test_integer_sums_are_exact(dtype: str, value: int) -> None:
+    image = np.full((4, 1024), value, dtype)
     roi = Roi(x=0, y=0, width=1024, height=4)
     row = statistics(as_pixels(image), None, {"all": roi})[0]
-    assert row[STATISTICS.index("sum")] == float(4096 * (2**32 - 2))
-    assert row[STATISTICS.index("mean")] == 2**32 - 2
+    assert row[STATISTICS.index("sum")] == float(4096 * value)
+    assert row[STATISTICS.index("mean")] == value
     assert row[STATISTICS.index("std")] == 0
+
+
+def test_a_peak_stands_out_of_what_no_float_holds() -> None:
+    image = np.full((3, 9), 2**62, np.int64)
+    image[:, 1::3] += 1
+    image[1, 7] += 90
+    rois = {
+        "peak": Roi(x=6, y=0, width=3, height=3, background="flat"),
+        "flat": Roi(x=0, y=0, width=6, height=3),
+    }
+    peak, flat = statistics(as_pixels(image), None, rois)
+    assert peak[5:8] == pytest.approx([1, 7, 90], rel=1e-15)
+    assert flat[4] == pytest.approx(np.sqrt(2) / 3, rel=1e-15)
 
 
 def test_zeros_are_valid() -> None:
