@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar, cast
+from contextlib import suppress
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +44,9 @@ are of no use afterwards (50 to 100 bytes for each pixel)."""
 
 
 def built_once(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Keep a function's latest results; nobody builds while another does.
+    """Keep the results of a function that were last asked for; nobody builds while another does.
+
+    Who asks for what is kept waits for nobody: each frame does.
 
     Parameters
     ----------
@@ -51,12 +55,28 @@ def built_once(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        kept = cast(Callable[P, T], lru_cache(maxsize=maxsize)(function))
+        kept: OrderedDict[object, T] = OrderedDict()
+        looking = threading.Lock()
+
+        def look(key: object) -> T:
+            with looking:
+                kept.move_to_end(key)
+                return kept[key]
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            key = args, tuple(sorted(kwargs.items()))
+            with suppress(KeyError):
+                return look(key)
             with PYFAI:
-                return kept(*args, **kwargs)
+                with suppress(KeyError):  # who was here before may have built it
+                    return look(key)
+                result = function(*args, **kwargs)
+                with looking:
+                    kept[key] = result
+                    while len(kept) > maxsize:
+                        kept.popitem(last=False)
+                return result
 
         return call
 

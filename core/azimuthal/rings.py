@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,12 @@ class Rings:
         self.norm_squared: Floats = read_only(self._sum(squared(weight)))
         """Sum of its square, (bins,)."""
 
-    @property
+    @cached_property
     def radius(self) -> Singles:
         """Where the pixel centres lie, in `unit`, (rows, columns); NaN where left out."""
         radius = self.experiment.radius(self.unit).astype(np.float32)
         radius[self.experiment.mask] = np.nan
-        return radius
+        return read_only(radius)
 
     def _sum(self, weight: NDArray[Any] | None) -> Floats:
         sums = np.bincount(self.ring, weight, minlength=self.bins + 1)[: self.bins]

@@ -1,11 +1,11 @@
 """The Bragg device at the stream of an Eiger 4M: the highest rate at which nothing is lost.
 
-A DetectorSimulator in a process of its own sends 12 frames again and again, bslz4 in
+A DetectorSimulator in a process of its own sends 60 frames again and again, bslz4 in
 SIMPLON's stream V2; a BraggSparsifier in another one decodes, sparsifies and writes them
-with two workers. The rate falls from what it does at most until it keeps up: nothing
-lost, dropped or rejected, no queue at the end, the sender not kept waiting. That rate is
-then held for 1200 frames; what is printed is the rate at which the sender really sent.
-Run it on a machine with nothing else to do.
+with two workers on the CPU, or as it is told. The rate falls from what it does at most until
+it keeps up: nothing lost, dropped or rejected, no queue at the end, the sender not kept
+waiting. That rate is then held for 1200 frames; what is printed is the rate at which the
+sender really sent. Run it on a machine with nothing else to do.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from ronda.devices.registration import Server
 from ronda.devices.system import System
 from tango import DevState
 
-POOL = 12
-"""Different frames, compressed once."""
-WORKERS = 2
+POOL = 60
+"""Different frames, compressed once; they are a series."""
+SERIES = 4
+"""That are sent to see whether a rate is worth the whole number of frames."""
 FEW = 10
 """Frames that may be queued when the last one was sent."""
 LATE = 1.15
@@ -116,12 +117,12 @@ def cpu(proxy: tango.DeviceProxy) -> float:
 def highest(simulator: tango.DeviceProxy, bragg: tango.DeviceProxy, frames: int) -> Load | None:
     """Find the highest rate that is sustained for so many frames; print what was tried."""
     for _ in range(2):  # the first time kernels are compiled and memory is new
-        most = send(simulator, bragg, 0.0, 10)
+        most = send(simulator, bragg, 0.0, SERIES)
     rate = most.frames / most.seconds
     least = LEAST * rate
     print(f"  as fast as it goes: {rate:.1f} frames/s")
     while rate > least:
-        for series in (10, -(-frames // POOL)):
+        for series in (SERIES, -(-frames // POOL)):
             load = send(simulator, bragg, rate, series, f"/bench/scan-{rate:.2f}-{series}.h5")
             print(
                 f"  {rate:6.1f} frames/s, {load.frames} frames: missing {load.missing}, "
@@ -135,9 +136,9 @@ def highest(simulator: tango.DeviceProxy, bragg: tango.DeviceProxy, frames: int)
     return None
 
 
-def measure(bits: int, frames: int, shape: tuple[int, int]) -> None:
+def measure(bits: int, asked: argparse.Namespace) -> None:
     """Measure with pixels of so many bits, and print it."""
-    rows, columns = shape
+    rows, columns = asked.shape
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         url = f"simplon2+tcp://{LOOPBACK}:{free_port()}"
@@ -145,7 +146,8 @@ def measure(bits: int, frames: int, shape: tuple[int, int]) -> None:
         sender = {"SourceUrl": [f"{source}&poni={folder / 'eiger.poni'}"], "PublishUrl": [url]}
         reader = {
             "SourceUrl": [url],
-            "Workers": [str(WORKERS)],
+            "Workers": [str(asked.workers)],
+            "ComputeDevice": [asked.device],
             "StateDirectory": [str(folder / "state")],
             "OutputRoot": [str(folder / "out")],
             "InputRoots": [name],
@@ -164,8 +166,11 @@ def measure(bits: int, frames: int, shape: tuple[int, int]) -> None:
             send(simulator, bragg, 100.0, 1)  # which writes the PONI file
             bragg.poni_file = str(folder / "eiger.poni")
             bragg.Reset()
-            print(f"{rows} x {columns} uint{bits}, {WORKERS} workers, {os.cpu_count()} cores")
-            load = highest(simulator, bragg, frames)
+            print(
+                f"{rows} x {columns} uint{bits}, {asked.workers} workers on {asked.device}, "
+                f"{os.cpu_count()} cores"
+            )
+            load = highest(simulator, bragg, asked.frames)
             if load is None:
                 print("  nothing was sustained")
                 return
@@ -187,9 +192,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1200, help="frames that the rate is held for")
     parser.add_argument("--bits", type=int, nargs="+", default=[32, 16], help="of a pixel")
     parser.add_argument("--shape", type=int, nargs=2, default=(2167, 2070), help="rows, columns")
+    parser.add_argument("--workers", type=int, default=2, help="of the device")
+    parser.add_argument("--device", default="cpu", help="what computes: cpu, gpu, opencl...")
     asked = parser.parse_args()
     for bits in asked.bits:
-        measure(bits, asked.frames, tuple(asked.shape))
+        measure(bits, asked)
 
 
 if __name__ == "__main__":
