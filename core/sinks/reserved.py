@@ -39,9 +39,9 @@ def create_new(path: Path, room: int) -> h5py.File:
     for candidate in alternatives(path):
         try:
             _try_room(candidate, room)
-        except FileExistsError:
+            file = h5py.File(candidate, "x", libver=VERSION, locking=False)
+        except FileExistsError:  # perhaps since a moment only: another device takes such names too
             continue
-        file = h5py.File(candidate, "x", libver=VERSION, locking=False)
         try:
             with candidate.open("r+b") as handle:
                 os.posix_fallocate(handle.fileno(), 0, room)
