@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import fabio
 import h5py
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from ronda.core.stage import registry
 from ronda.devices.base import StageDevice
 from ronda.devices.registration import read_config
 from ronda.tests.core.bragg.crystal import make_crystal, write_sparse
+from ronda.tests.image_files import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -164,10 +164,10 @@ def test_every_path_of_sparse_frames_and_maps_is_in_a_file(tmp_path: Path) -> No
     paths = re.findall(r"^\| `/(entry_0000/\S+)` \|", page, re.MULTILINE)
     assert len(paths) > 25
     crystal = make_crystal(tmp_path, 4)
-    raw, dark = tmp_path / "raw.h5", tmp_path / "dark.edf"
+    raw = tmp_path / "raw.h5"
     with h5py.File(raw, "w") as file:
         file["data"] = np.array(crystal.frames)
-    fabio.edfimage.EdfImage(np.ones(crystal.frames[0].shape, np.float32)).write(str(dark))
+    dark = write_image(tmp_path / "dark.edf", np.ones(crystal.frames[0].shape, np.float32))
     write_sparse(
         tmp_path / "sparse.h5",
         crystal.frames,

@@ -13,10 +13,6 @@ SCAN, RESULT, CORRECTIONS = "The scan", "The patterns", "Corrections"
 OUTPUT = Path("diff_tomo.h5")
 
 
-def _count(*names: str, help: str) -> Any:  # noqa: A002 - typer's own word
-    return typer.Option(*names, help=help, show_default=False, rich_help_panel=SCAN)
-
-
 def diff_tomo(
     images: Annotated[
         list[str] | None,
@@ -59,13 +55,15 @@ def diff_tomo(
         ),
     ] = "",
     n_translations: Annotated[
-        int | None, _count("-t", "--nTrans", help="Positions in translation. Needed.")
+        int | None,
+        options.optional(SCAN, "-t", "--nTrans", help="Positions in translation. Needed."),
     ] = None,
     n_rotations: Annotated[
-        int | None, _count("-r", "--nRot", help="Positions in rotation. Needed.")
+        int | None, options.optional(SCAN, "-r", "--nRot", help="Positions in rotation. Needed.")
     ] = None,
     n_diffraction: Annotated[
-        int | None, _count("-c", "--nDiff", help="Points of a powder pattern. Needed.")
+        int | None,
+        options.optional(SCAN, "-c", "--nDiff", help="Points of a powder pattern. Needed."),
     ] = None,
     offset: Annotated[
         int,
@@ -81,84 +79,68 @@ def diff_tomo(
     ] = False,
     fast: Annotated[
         str,
-        typer.Option(
-            help="The fast axis: translation or rotation.",
-            autocompletion=options.offer("translation", "rotation"),
-            rich_help_panel=SCAN,
+        options.choice(
+            SCAN, "translation", "rotation", help="The fast axis: translation or rotation."
         ),
     ] = "translation",
     slow_axis: Annotated[
         str,
-        typer.Option(
+        options.choice(
+            SCAN,
+            "rotation",
+            "translation",
             help="What -r counts: rotation, or translation (a plain map).",
-            autocompletion=options.offer("rotation", "translation"),
-            rich_help_panel=SCAN,
         ),
     ] = "rotation",
     rotation_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(
+        options.optional(
+            SCAN,
             metavar="FIRST LAST",
             help="Of the rotation, in deg (of a plain map: in the unit of the translation).",
-            show_default=False,
-            rich_help_panel=SCAN,
         ),
     ] = None,
     translation_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            metavar="FIRST LAST",
-            help="Of the translation, in mm.",
-            show_default=False,
-            rich_help_panel=SCAN,
-        ),
+        options.optional(SCAN, metavar="FIRST LAST", help="Of the translation, in mm."),
     ] = None,
     positions: Annotated[
         str | None,
-        typer.Option(
+        options.optional(
+            SCAN,
             metavar="URL",
             help="Take the places from motor positions: [bold]recording:FILE[/bold] of a Sardana "
             "stream.",
-            show_default=False,
-            rich_help_panel=SCAN,
         ),
     ] = None,
     poni: options.Poni = None,
     mask: options.Mask = None,
     dark: Annotated[
         list[str] | None,
-        typer.Option(
+        options.optional(
+            CORRECTIONS,
             "-d",
             "--dark",
             metavar="FILES",
             help="Dark images, which are averaged and subtracted; with commas, patterns, or as "
             "often as wanted.",
-            show_default=False,
-            rich_help_panel=CORRECTIONS,
         ),
     ] = None,
     flat: Annotated[
         list[str] | None,
-        typer.Option(
+        options.optional(
+            CORRECTIONS,
             "-f",
             "--flat",
             metavar="FILES",
             help="Flat-field images, likewise, which frames are divided by.",
-            show_default=False,
-            rich_help_panel=CORRECTIONS,
         ),
     ] = None,
     dummy: options.Dummy = None,
     delta_dummy: options.DeltaDummy = None,
     polarization: Annotated[
         float | None,
-        typer.Option(
-            min=-1.0,
-            max=1.0,
-            help="Polarisation factor of the beam.",
-            show_default=False,
-            rich_help_panel=CORRECTIONS,
-        ),
+        options.optional(CORRECTIONS, min=-1.0, max=1.0, help="Polarisation factor of the beam."),
     ] = None,
     no_solidangle: Annotated[
         bool,
@@ -170,19 +152,14 @@ def diff_tomo(
     ] = False,
     unit: Annotated[
         str,
-        typer.Option(
-            help=f"Unit of the radial axis: {', '.join(options.UNITS)}.",
-            autocompletion=options.offer(*options.UNITS),
-            rich_help_panel=RESULT,
+        options.choice(
+            RESULT, *options.UNITS, help=f"Unit of the radial axis: {', '.join(options.UNITS)}."
         ),
     ] = "2th_deg",
     radial_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            metavar="LOW HIGH",
-            help="Of the patterns, in --unit; by default all.",
-            show_default=False,
-            rich_help_panel=RESULT,
+        options.optional(
+            RESULT, metavar="LOW HIGH", help="Of the patterns, in --unit; by default all."
         ),
     ] = None,
     azimuthal_bins: Annotated[
@@ -195,27 +172,28 @@ def diff_tomo(
     ] = 0,
     split: Annotated[
         str,
-        typer.Option(
+        options.choice(
+            RESULT,
+            "bbox",
+            "no",
             help="How a pixel is shared by the points that it touches: bbox or no.",
-            autocompletion=options.offer("bbox", "no"),
-            rich_help_panel=RESULT,
         ),
     ] = "bbox",
     error_model: Annotated[
         str,
-        typer.Option(
+        options.choice(
+            RESULT,
+            "none",
+            *options.ERROR_MODELS,
             help="none, poisson, poisson-classic, azimuthal, hybrid or a formula as '5*I+8'.",
-            autocompletion=options.offer("none", *options.ERROR_MODELS),
-            rich_help_panel=RESULT,
         ),
     ] = "none",
     roi: Annotated[
         list[str] | None,
-        typer.Option(
+        options.optional(
+            RESULT,
             metavar="NAME=LOW,HIGH",
             help="A radial range whose sinogram is written too, as often as wanted.",
-            show_default=False,
-            rich_help_panel=RESULT,
         ),
     ] = None,
     gpu: Annotated[

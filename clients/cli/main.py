@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 
-from ... import __version__
 from . import completion, options
 from .densify import densify
 from .diff_tomo import diff_tomo
@@ -80,17 +79,13 @@ def _complain(sentence: str) -> int:
     return 2
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"ronda {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def _ronda(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Say the version.", callback=_show_version, is_eager=True),
+        typer.Option(
+            "--version", help="Say the version.", callback=options.show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Live reduction of X-ray detector frames, as Tango devices and offline."""
@@ -169,7 +164,7 @@ def run(
         ),
     ] = None,
     workers: options.Workers = options.WORKERS,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+    force: options.Force = False,
 ) -> None:
     """Reduce frames to a file with the very code that the Tango device runs.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,16 +22,22 @@ WORKERS = min(len(os.sched_getaffinity(0)), 8)
 DEVICE_TYPES = ("all", "cpu", "gpu", "acc")
 
 
-def offer(*words: str) -> Callable[[str], list[str]]:
-    """Return what the shell offers after TAB: the words that begin with what was typed."""
+def optional(panel: str, *names: str, **told: Any) -> Any:
+    """Return an option of a panel of the help, without a default to show."""
+    return typer.Option(*names, show_default=False, rich_help_panel=panel, **told)
+
+
+def choice(panel: str, *words: str, **told: Any) -> Any:
+    """Return an option of a panel of the help; after TAB the shell offers these words."""
 
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
 
-    return complete
+    return typer.Option(autocompletion=complete, rich_help_panel=panel, **told)
 
 
-def _show_version(wanted: bool) -> None:
+def show_version(wanted: bool) -> None:
+    """Say the version, if that is wanted, and end."""
     if wanted:
         typer.echo(f"ronda {__version__}")
         raise typer.Exit
@@ -50,74 +55,61 @@ Images = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output.")]
 Poni = Annotated[
     Path | None,
-    typer.Option(
+    optional(
+        SETUP,
         "-p",
         "--poni",
         metavar="FILE",
         help="Where the detector stands, as pyFAI writes it. Needed.",
-        show_default=False,
-        rich_help_panel=SETUP,
     ),
 ]
 Mask = Annotated[
     str | None,
-    typer.Option(
+    optional(
+        SETUP,
         "-m",
         "--mask",
         metavar="FILE",
         help="Image whose nonzero pixels are left out, in place of the detector's gaps.",
-        show_default=False,
-        rich_help_panel=SETUP,
     ),
 ]
 Dummy = Annotated[
     float | None,
-    typer.Option(
-        help="Value of pixels that are left out in the frame that has it.",
-        show_default=False,
-        rich_help_panel=SETUP,
-    ),
+    optional(SETUP, help="Value of pixels that are left out in the frame that has it."),
 ]
 DeltaDummy = Annotated[
     float | None,
-    typer.Option(
-        min=0.0,
-        help="How near to --dummy pixels are left out.",
-        show_default=False,
-        rich_help_panel=SETUP,
-    ),
+    optional(SETUP, min=0.0, help="How near to --dummy pixels are left out."),
 ]
 Polarization = Annotated[
     float | None,
-    typer.Option(
+    optional(
+        SETUP,
         "-P",
         "--polarization",
         min=-1.0,
         max=1.0,
         help="Polarisation factor of the beam, -1 to 1; 0.99 is a good guess. By default no "
         "correction.",
-        show_default=False,
-        rich_help_panel=SETUP,
     ),
 ]
 Device = Annotated[
     tuple[int, int] | None,
-    typer.Option(
+    optional(
+        COMPUTE,
         metavar="PLATFORM DEVICE",
         help="OpenCL platform and device by number; [bold]clinfo[/bold] lists them. "
         "By default Numba computes on the CPU.",
-        show_default=False,
-        rich_help_panel=COMPUTE,
     ),
 ]
 DeviceType = Annotated[
     str,
-    typer.Option(
+    choice(
+        COMPUTE,
+        *DEVICE_TYPES,
         help="[bold]gpu[/bold] or [bold]acc[/bold]: the first OpenCL device of that kind; "
         "[bold]cpu[/bold] or [bold]all[/bold]: the CPU, by Numba, which needs no OpenCL. "
         "With --device only that device, which must be of this kind.",
-        autocompletion=offer(*DEVICE_TYPES),
-        rich_help_panel=COMPUTE,
     ),
 ]
 Workers = Annotated[
@@ -145,7 +137,7 @@ Version = Annotated[
         "-V",
         "--version",
         help="Say the version.",
-        callback=_show_version,
+        callback=show_version,
         is_eager=True,
         rich_help_panel=TALK,
     ),

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ...core.bragg.finders import PeakFinder
 from . import options
 
 BASENAME, SUFFIX = "{basename}", "_sparse.h5"
 """What stands for the first image's name in the output's; what follows it where none is given."""
-FINDERS = ("none", "patch", "peakfinder8")
+FINDERS = tuple(finder.value for finder in PeakFinder)
 MAIN, SETUP, CLIPPING, PEAKS, COMPUTE = (
     "Main arguments",
     "Experimental setup",
@@ -25,15 +26,14 @@ def sparsify_bragg(
     images: options.Images,
     output: Annotated[
         Path | None,
-        typer.Option(
+        options.optional(
+            MAIN,
             "-o",
             "--output",
             help="The HDF5 file to write; by default "
             f"[bold]{BASENAME}{SUFFIX}[/bold] in this folder. [bold]{BASENAME}[/bold] stands for "
             "the name of the first image.",
-            show_default=False,
             dir_okay=False,
-            rich_help_panel=MAIN,
         ),
     ] = None,
     save_source: Annotated[
@@ -46,12 +46,11 @@ def sparsify_bragg(
     ] = False,
     cxi: Annotated[
         Path | None,
-        typer.Option(
+        options.optional(
+            MAIN,
             help="Write the peaks to this CXI file as well, for CrystFEL: with links to the "
             "images where these are stacks in HDF5, and its geometry beside (.geom).",
-            show_default=False,
             dir_okay=False,
-            rich_help_panel=MAIN,
         ),
     ] = None,
     force: options.Force = False,
@@ -65,12 +64,11 @@ def sparsify_bragg(
     delta_dummy: options.DeltaDummy = None,
     radial_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(
+        options.optional(
+            SETUP,
             metavar="LOW HIGH",
             help="Radii that are looked at, in [bold]--unit[/bold] (not in pixels, and in m for "
             "r_m); by default all.",
-            show_default=False,
-            rich_help_panel=SETUP,
         ),
     ] = None,
     polarization: options.Polarization = None,
@@ -89,10 +87,8 @@ def sparsify_bragg(
     ] = 800,
     unit: Annotated[
         str,
-        typer.Option(
-            help=f"Unit of the radius: {', '.join(options.UNITS)}.",
-            autocompletion=options.offer(*options.UNITS),
-            rich_help_panel=CLIPPING,
+        options.choice(
+            CLIPPING, *options.UNITS, help=f"Unit of the radius: {', '.join(options.UNITS)}."
         ),
     ] = "r_m",
     cycle: Annotated[
@@ -127,12 +123,12 @@ def sparsify_bragg(
     ] = 1,
     error_model: Annotated[
         str,
-        typer.Option(
+        options.choice(
+            CLIPPING,
+            *options.ERROR_MODELS,
             help="poisson (with the right threshold at low counts), poisson-classic (as pyFAI's "
             "poisson), azimuthal, hybrid, or the variance of a pixel of I counts as a formula: "
             "'5*I+8'.",
-            autocompletion=options.offer(*options.ERROR_MODELS),
-            rich_help_panel=CLIPPING,
         ),
     ] = "poisson",
     noise: Annotated[
@@ -145,10 +141,8 @@ def sparsify_bragg(
     ] = 1.0,
     cutoff_peak: Annotated[
         float | None,
-        typer.Option(
-            help="Look for peaks: deviations that their highest pixel has at least.",
-            show_default=False,
-            rich_help_panel=PEAKS,
+        options.optional(
+            PEAKS, help="Look for peaks: deviations that their highest pixel has at least."
         ),
     ] = None,
     peak_patch_size: Annotated[
@@ -160,11 +154,11 @@ def sparsify_bragg(
     ] = 2,
     peak_finder: Annotated[
         str | None,
-        typer.Option(
+        options.choice(
+            PEAKS,
+            *FINDERS,
             help="none, patch (pyFAI's, by default with --cutoff-peak) or peakfinder8 (Cheetah's).",
-            autocompletion=options.offer(*FINDERS),
             show_default=False,
-            rich_help_panel=PEAKS,
         ),
     ] = None,
     min_peaks: Annotated[
@@ -172,11 +166,10 @@ def sparsify_bragg(
     ] = 0,
     workgroup: Annotated[
         int | None,
-        typer.Option(
+        options.optional(
+            COMPUTE,
             min=1,
             help="Work items of an OpenCL work group; changes the speed, not the result.",
-            show_default=False,
-            rich_help_panel=COMPUTE,
         ),
     ] = None,
     device: options.Device = None,

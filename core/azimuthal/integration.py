@@ -75,11 +75,8 @@ class Summation:
         self._experiment = experiment
         self._bins = splitting
         self._error_model = error_model
-
-    @property
-    def lend(self) -> Lend | None:
+        self.lend: Lend | None = None
         """What frames are best decoded into; None: anything."""
-        return None
 
     def sums(self, frame: Pixels) -> tuple[Sums, Floats | None]:
         """Return the sums over a frame, and those of the variance; None without an error model.
@@ -205,11 +202,8 @@ class Integrator:
             experiment, unit, bins, split, radial_range, azimuth_range
         )
         self._summation = summation(experiment, self.splitting, error_model, compute)
-
-    @property
-    def lend(self) -> Lend | None:
+        self.lend = self._summation.lend
         """What frames are best decoded into; None: anything."""
-        return self._summation.lend
 
     def integrate(self, pixels: Pixels) -> Pattern1D:
         """Return the pattern of a frame, (rows, columns) or flat, of any kind of number.

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ..compute.device import Compute
 from ..compute.opencl import LANES, TYPES, Accelerator, Call, Lane, accelerator
 from ..marks import Pixels
-from .decoding import Lend
 from .errors import ErrorModel
 from .experiment import Experiment
 from .formula import Formula
@@ -115,6 +114,7 @@ class OpenClSummation(Summation):
     ) -> None:
         super().__init__(experiment, splitting, error_model)
         self.accelerator: Accelerator = accelerator(compute)
+        self.lend = self.accelerator.lend
         self.splitting, self.setup = splitting, experiment.setup
         self._formula = error_model if isinstance(error_model, Formula) else None
         self.floor = 0.0
@@ -138,11 +138,6 @@ class OpenClSummation(Summation):
         self.buffers = [constant(each) for each in (*found, norm, dark)]
         self.constants = constant(np.stack([splitting.count, splitting.norm, splitting.dark]))
         self._threads = threading.local()
-
-    @property
-    def lend(self) -> Lend:
-        """Page-locked memory of this thread."""
-        return self.accelerator.lane().lend
 
     def sums(self, frame: Pixels) -> tuple[Sums, Floats | None]:
         """As of `Summation`."""

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..azimuthal.decoding import Lend
 from ..azimuthal.formula import Formula
 from ..azimuthal.limits import Limits
 from ..azimuthal.once import built_once
@@ -94,6 +93,7 @@ class OpenClSparsifier(Sparsifier):
     def __init__(self, rings: Rings, settings: Sparsifying, compute: Compute) -> None:
         super().__init__(rings, settings)
         self.accelerator, self._workgroup = accelerator(compute), compute.workgroup
+        self.lend = self.accelerator.lend
         model = settings.error_model
         self._formula = model if isinstance(model, Formula) else None
         size = self._layout.ring.size
@@ -101,11 +101,6 @@ class OpenClSparsifier(Sparsifier):
         self.accelerator.check_room(8 * size, (16 + 12 + 24) * size)
         self._constants = _send(self.accelerator, self._layout, self._clipper.clipping)
         self._threads = threading.local()
-
-    @property
-    def lend(self) -> Lend:
-        """Page-locked memory of this thread."""
-        return self.accelerator.lane().lend
 
     def _stand_out(
         self, pixels: NDArray[Any], limits: Limits

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from pydantic import field_validator, model_validator
 
 from ..azimuthal.errors import parse_error_model
@@ -11,6 +9,7 @@ from ..azimuthal.parameters import AzimuthalParameters
 from ..azimuthal.units import Unit
 from ..parameters import parameter
 from ..preview import Binning
+from .finders import PeakFinder
 from .peaks import LEAST, PeakMode, PeakSettings
 from .picking import Sparsifying
 
@@ -25,14 +24,6 @@ ONE_A_SERIES = (
     "save_source",
 )  # fmt: skip
 """What a file says once for all of its frames."""
-
-
-class PeakFinder(Enum):
-    """How peaks are looked for among the kept pixels."""
-
-    NONE = "none"
-    PATCH = "patch"
-    PEAKFINDER8 = "peakfinder8"
 
 
 class BraggParameters(AzimuthalParameters):

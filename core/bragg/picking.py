@@ -109,12 +109,9 @@ class Sparsifier:
         self._peak_rule: Rule | None = None
         if settings.peaks is not None:
             self._peak_rule = make_rule(model, settings.peaks.stands_out, settings.noise)
-        self._local = threading.local()
-
-    @property
-    def lend(self) -> Lend | None:
+        self.lend: Lend | None = None
         """What frames are best decoded into; None: anything."""
-        return None
+        self._local = threading.local()
 
     def sparsify(self, image: NDArray[Any]) -> SparseFrame:
         """Sparsify a frame.

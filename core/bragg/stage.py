@@ -27,8 +27,9 @@ from . import file_layout as layout
 from .boxes import with_boxes
 from .clipping import Singles
 from .filling import fill_of
+from .finders import PeakFinder
 from .opencl_sparsifier import opencl_sparsifier
-from .parameters import BraggParameters, PeakFinder
+from .parameters import BraggParameters
 from .peaks import Peaks
 from .picking import SparseFrame, Sparsifier, sparsifier
 

@@ -125,6 +125,10 @@ class Accelerator:
         lane: Lane = self._own.lane
         return lane
 
+    def lend(self, size: int) -> NDArray[np.uint8]:
+        """Lend memory of this thread, as its lane does."""
+        return self.lane().lend(size)
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Tell of what goes wrong on the device in one sentence, as a ValueError."""

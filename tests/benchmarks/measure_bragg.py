@@ -25,6 +25,7 @@ from ronda.core.bragg.densify import Densifier
 from ronda.core.bragg.sparse_file import SparseFile, StoredFrame
 from ronda.core.compute.device import opencl_devices
 from ronda.tests.core.bragg.crystal import write_sparse
+from ronda.tests.core.bragg.pyfai_peers import by_opencl, by_python, jaccard
 from ronda.tests.core.bragg.spots import (
     BOX,
     THAUMATIN,
@@ -35,7 +36,6 @@ from ronda.tests.core.bragg.spots import (
     weak_frame,
     weak_settings,
 )
-from ronda.tests.core.bragg.test_picking import by_opencl, by_python, jaccard
 from scipy.special import ndtr
 
 CLASSES = ((3, 10), (10, 30), (30, 100), (100, np.inf))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 from ronda.core.sources.replay import Fault, Replay
+from ronda.tests.clients.commands import RONDA, interrupted, started
 from ronda.tests.waiting import wait_for
 
 FRAMES = 12
-RONDA = (sys.executable, "-m", "ronda.clients.cli.main")
 
 
 @pytest.fixture
@@ -44,18 +41,9 @@ def test_an_interrupted_run_leaves_a_file_with_what_was_done(
     out = tmp_path / "out.h5"
     source = f"stins+ipc://{tmp_path}/detector?socket=pull"
     detector.start(f"hdf5:{frames}")
-    # a session of its own, so that the signal reaches all of it as a terminal's does
-    process = subprocess.Popen(
-        [*RONDA, "run", "pilatus", "--source", source, "--output", out],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_for(out.exists, 60)
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
+    with started(*RONDA, "run", "pilatus", "--source", source, "--output", out) as process:
+        wait_for(out.exists, 60)
+        err = interrupted(process, number)
     ledger = re.search(r"(\d+) frames received = (\d+) reduced \+ 0 rejected \+ 0 dropped", err)
     assert ledger, err
     reduced = int(ledger[2])

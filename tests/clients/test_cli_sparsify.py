@@ -6,10 +6,8 @@ import itertools
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,33 @@ import hdf5plugin
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from ronda.clients.cli import options, sparsify
+from ronda.clients.cli import options
 from ronda.clients.cli.main import main
-from ronda.core.bragg.parameters import BraggParameters, PeakFinder
+from ronda.core.bragg.parameters import BraggParameters
 from ronda.core.bragg.stage import BraggStage
 from ronda.core.compute.device import Compute, opencl_devices
 from ronda.core.frame import Frame, Series
 from ronda.core.stage import Settings
+from ronda.tests.clients.commands import (
+    RONDA,
+    Said,
+    carried_out,
+    interrupted,
+    offered,
+    options_of,
+    refusal,
+    started,
+    write_many,
+)
+from ronda.tests.image_files import write_image
 from ronda.tests.waiting import wait_for
 
-Said = Callable[..., tuple[int, str, str]]
 SHAPE = (120, 100)
 PIXEL = 1e-4
 BINS = ("--bins", "40")
-RONDA = (sys.executable, "-m", "ronda.clients.cli.main")
+PONI = ("-p", "detector.poni")
+SCAN = (*PONI, "scan.h5")
+CALL = (*SCAN, *BINS, "-o", "out.h5")
 SPARSE = "entry_0000/sparse_frames"
 
 
@@ -67,18 +78,10 @@ def write_hdf5(path: Path, frames: NDArray[Any], **storage: Any) -> Path:
 
 
 @pytest.fixture
-def said(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Said:
-    """Return a function that sparsifies in a folder of its own: status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+def said(said: Said, tmp_path: Path) -> Said:
+    """Return a function that sparsifies in a folder with a PONI file."""
     write_poni(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = main(["sparsify-Bragg", *map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    return call
+    return partial(said, "sparsify-Bragg")
 
 
 @pytest.fixture
@@ -124,9 +127,9 @@ def test_files_of_any_form_are_one_series_in_natural_order_each_frame_once(
 ) -> None:
     frames = crystal(16)
     for number in (0, 1):  # a numbered series, which fabio would walk through from each file
-        fabio.edfimage.EdfImage(data=frames[number]).write(f"s_{number + 8}.edf")
-    fabio.cbfimage.CbfImage(data=frames[2]).write("s_10.cbf")
-    fabio.tifimage.TifImage(data=frames[3]).write("s_11.tif")
+        write_image(f"s_{number + 8}.edf", frames[number])
+    write_image("s_10.cbf", frames[2])
+    write_image("s_11.tif", frames[3])
     write_hdf5(tmp_path / "s_12.h5", frames[4:7])
     chunks = {"chunks": (1, *SHAPE), **hdf5plugin.Bitshuffle()}
     write_hdf5(tmp_path / "s_13.h5", frames[7:10], **chunks)
@@ -138,10 +141,8 @@ def test_files_of_any_form_are_one_series_in_natural_order_each_frame_once(
     write_hdf5(tmp_path / "linked.h5", frames[12:14])
     with h5py.File("s_15.h5", "w") as file:
         file["external"] = h5py.ExternalLink("linked.h5", "entry/data/data")
-    many = fabio.edfimage.EdfImage(data=frames[14])
-    many.append_frame(data=frames[15])
-    many.write("s_16.edf")
-    status, out, err = said("-p", "detector.poni", *BINS, "s_*")
+    write_image("s_16.edf", *frames[14:])
+    status, out, err = said(*PONI, *BINS, "s_*")
     assert (status, out) == (0, ""), err
     assert "16 frames received = 16 reduced + 0 rejected" in err
     same(kept("s_8_sparse.h5"), plain(frames))
@@ -156,20 +157,20 @@ def test_a_dataset_can_be_named_and_the_output_follows_the_first_image(
     (tmp_path / "raw").mkdir()
     with h5py.File("raw/two.h5", "w") as file:
         file["a"], file["b"] = frames[:2], frames[2:]
-    assert said("-p", "detector.poni", *BINS, "raw/two.h5::b")[0] == 0
+    assert said(*PONI, *BINS, "raw/two.h5::b")[0] == 0
     same(kept("two_sparse.h5"), plain(frames[2:]))
     named = ("-o", "{basename}_other.h5")
-    assert said("-p", "detector.poni", *BINS, "raw/two.h5::a", *named)[0] == 0
+    assert said(*PONI, *BINS, "raw/two.h5::a", *named)[0] == 0
     same(kept("two_other.h5"), plain(frames[:2]))
 
 
 def test_a_truncated_file_is_named_and_the_others_are_done(said: Said, tmp_path: Path) -> None:
     frames = crystal(3)
     for number, image in enumerate(frames):
-        fabio.cbfimage.CbfImage(data=image).write(f"f_{number}.cbf")
+        write_image(f"f_{number}.cbf", image)
     whole = (tmp_path / "f_1.cbf").read_bytes()
     (tmp_path / "f_1.cbf").write_bytes(whole[: len(whole) // 2])
-    status, _, err = said("-p", "detector.poni", *BINS, "f_*.cbf", "-o", "out.h5")
+    status, _, err = said(*PONI, *BINS, "f_*.cbf", "-o", "out.h5")
     assert status == 0
     assert "3 frames received = 2 reduced + 1 rejected" in err
     assert "f_1.cbf cannot be read" in err
@@ -181,8 +182,8 @@ def test_a_truncated_file_is_named_and_the_others_are_done(said: Said, tmp_path:
 def test_sources_are_kept_as_names_and_as_links_that_open(
     said: Said, stack: NDArray[Any], tmp_path: Path
 ) -> None:
-    fabio.edfimage.EdfImage(data=stack[0]).write("a_1.edf")
-    call = ("-p", "detector.poni", *BINS, "--save-source")
+    write_image("a_1.edf", stack[0])
+    call = (*PONI, *BINS, "--save-source")
     assert said(*call, "a_1.edf", "scan.h5::entry/data/data", "-o", "out.h5")[0] == 0
     with h5py.File("out.h5") as file:
         names = file["entry_0000/sparsify/source"].asstr()[()].tolist()
@@ -228,9 +229,8 @@ def test_options_are_the_parameters_of_the_stage(
 ) -> None:
     mask = np.zeros(SHAPE, np.uint8)
     mask[60:63] = 1
-    fabio.edfimage.EdfImage(data=mask).write("mask.edf")
-    call = ("-p", "detector.poni", *BINS, "scan.h5", "-o", "out.h5", *arguments)
-    status, _, err = said(*call)
+    write_image("mask.edf", mask)
+    status, _, err = said(*CALL, *arguments)
     assert status == 0, err
     wanted = plain(stack, **changes)
     same(kept("out.h5"), wanted)
@@ -250,7 +250,7 @@ def test_options_are_the_parameters_of_the_stage(
 
 
 def test_the_defaults_are_those_of_the_specification(said: Said, stack: NDArray[Any]) -> None:
-    assert said("-p", "detector.poni", "scan.h5", "-o", "out.h5")[0] == 0
+    assert said(*SCAN, "-o", "out.h5")[0] == 0
     with h5py.File("out.h5") as file:
         text = file["entry_0000/sparsify/configuration/data"].asstr()[()]
         assert file["entry_0000/beamline"].attrs["NX_class"] == "NXinstrument"
@@ -275,8 +275,7 @@ def test_the_defaults_are_those_of_the_specification(said: Said, stack: NDArray[
 
 
 def test_the_beamline_names_the_instrument(said: Said, stack: NDArray[Any]) -> None:
-    call = ("-p", "detector.poni", *BINS, "scan.h5", "-o", "out.h5", "-b", "FemtoMAX")
-    assert said(*call)[0] == 0
+    assert said(*CALL, "-b", "FemtoMAX")[0] == 0
     with h5py.File("out.h5") as file:
         assert file["entry_0000/FemtoMAX"].attrs["NX_class"] == "NXinstrument"
 
@@ -290,42 +289,25 @@ def test_every_option_of_the_specification_is_there() -> None:
     assert main(["sparsify-Bragg", "-h"]) == main(["sparsify-Bragg", "--help"]) == 0
 
 
-def options_of(command: str) -> set[str]:
-    import typer
-    from ronda.clients.cli.main import app
-
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    context = found.make_context(command, [], resilient_parsing=True)
-    return {name for each in found.get_params(context) for name in each.opts}
-
-
 def test_what_the_shell_offers_are_the_words_that_are_taken() -> None:
-    assert set(sparsify.FINDERS) == {finder.value for finder in PeakFinder}
     for kind in options.DEVICE_TYPES[:2]:
         assert options.compute(None, kind) is not None
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"),
+    ("typed", "words"),
     [
         ("sparsify-Bragg --unit 2", {"2th_deg", "2th_rad"}),
+        ("sparsify-Bragg --peak-finder p", {"patch", "peakfinder8"}),
         ("diff_tomo --slow-axis t", {"translation"}),
     ],
 )
-def test_the_shell_completes_what_options_take(typed: str, offered: set[str]) -> None:
-    typed = f"ronda {typed}"
-    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
-    done = subprocess.run(
-        RONDA,
-        env={**os.environ, **words, "_RONDA_COMPLETE": "complete_bash"},
-        capture_output=True,
-        text=True,
-    )
-    assert set(done.stdout.split()) == offered, done.stderr
+def test_the_shell_completes_what_options_take(typed: str, words: set[str]) -> None:
+    assert offered(f"ronda {typed}") == words
 
 
 def test_every_frame_and_the_profile_are_told_when_asked(said: Said, stack: NDArray[Any]) -> None:
-    call = ("-p", "detector.poni", *BINS, "scan.h5", "-o", "out.h5", "--cutoff-peak", "4")
+    call = (*CALL, "--cutoff-peak", "4")
     status, out, err = said(*call, "-v", "--profile")
     assert (status, out) == (0, "")
     pixels = [int(number) for number in re.findall(r"pixels kept: (\d+), peaks: 3", err)]
@@ -341,12 +323,10 @@ def test_every_frame_and_the_profile_are_told_when_asked(said: Said, stack: NDAr
 
 
 def test_a_device_that_is_not_there_is_an_error(said: Said, stack: NDArray[Any]) -> None:
-    call = ("-p", "detector.poni", *BINS, "scan.h5", "-o", "out.h5")
-    status, _, err = said(*call, "--device", "97", "98")
-    assert status == 2
+    err = refusal(said, *CALL, "--device", "97", "98")
     assert re.fullmatch(r"ronda: OpenCL has no 97,98 here; it has .*\n", err)
     if not any(opencl_devices()) or not _has("acc"):
-        assert said(*call, "--device-type", "acc")[0] == 2
+        refusal(said, *CALL, "--device-type", "acc")
     assert not Path("out.h5").exists()
 
 
@@ -361,7 +341,7 @@ def _has(kind: str) -> bool:
 @pytest.mark.skipif(not opencl_devices(), reason="OpenCL has no device here")
 def test_every_work_group_and_opencl_itself_give_the_same(said: Said, stack: NDArray[Any]) -> None:
     device = next(iter(opencl_devices()))
-    call = ("-p", "detector.poni", *BINS, "scan.h5", "--device", *device)
+    call = (*PONI, *BINS, "scan.h5", "--device", *device)
     results = []
     for workgroup in (1, 16, 64):
         out = f"{workgroup}.h5"
@@ -382,27 +362,27 @@ def test_every_work_group_and_opencl_itself_give_the_same(said: Said, stack: NDA
         (("scan.h5",), "no PONI file: say where the detector stands with -p"),
         (("-p", "none.poni", "scan.h5"), "none.poni"),
         (("-p", "other.poni", "scan.h5"), "120"),
-        (("-p", "detector.poni", "-m", "small.edf", "scan.h5"), "small.edf"),
-        (("-p", "detector.poni", "-m", "detector.poni", "scan.h5"), "detector.poni"),
-        (("-p", "detector.poni", "-m", "nowhere.edf", "scan.h5"), "nowhere.edf"),
-        (("-p", "detector.poni", "scan.h5", "-o", "no/out.h5"), "folder no does not exist"),
-        (("-p", "detector.poni", "scan.h5", "-o", "folder"), "is a directory"),
-        (("-p", "detector.poni", "scan.h5", "-o", "precious.h5"), "--force overwrites it"),
-        (("-p", "detector.poni", "scan.h5", "-o", "scan.h5", "--force"), "one of the files to"),
-        (("-p", "detector.poni", "nothing_*.h5"), "nothing_*.h5: there is no such file"),
-        (("-p", "detector.poni", "text.cbf"), "text.cbf"),
-        (("-p", "detector.poni", "scan.h5::nowhere"), "nowhere"),
-        (("-p", "detector.poni"), "Missing argument"),
-        (("-p", "detector.poni", "scan.h5", "--unit", "furlong"), "furlong"),
-        (("-p", "detector.poni", "scan.h5", "--error-model", "import os"), "no error model"),
-        (("-p", "detector.poni", "scan.h5", "--device-type", "abacus"), "abacus"),
-        (("-p", "detector.poni", "scan.h5", "--bins", "0"), "--bins"),
-        (("-p", "detector.poni", "scan.h5", "--cutoff-pick", "0"), "cutoff_pick"),
-        (("-p", "detector.poni", "scan.h5", "-P", "3"), "--polarization"),
-        (("-p", "detector.poni", "scan.h5", "--radial-range", "3", "1"), "radial_range"),
-        (("-p", "detector.poni", "scan.h5", "-b", "../up"), "beamline"),
-        (("-p", "detector.poni", "scan.h5", "--cxi", "p.cxi"), "give --cutoff-peak"),
-        (("-p", "detector.poni", "scan.h5", "--min-peaks", "2"), "min_peaks"),
+        ((*PONI, "-m", "small.edf", "scan.h5"), "small.edf"),
+        ((*PONI, "-m", "detector.poni", "scan.h5"), "detector.poni"),
+        ((*PONI, "-m", "nowhere.edf", "scan.h5"), "nowhere.edf"),
+        ((*SCAN, "-o", "no/out.h5"), "folder no does not exist"),
+        ((*SCAN, "-o", "folder"), "is a directory"),
+        ((*SCAN, "-o", "precious.h5"), "--force overwrites it"),
+        ((*SCAN, "-o", "scan.h5", "--force"), "one of the files to"),
+        ((*PONI, "nothing_*.h5"), "nothing_*.h5: there is no such file"),
+        ((*PONI, "text.cbf"), "text.cbf"),
+        ((*PONI, "scan.h5::nowhere"), "nowhere"),
+        (PONI, "Missing argument"),
+        ((*SCAN, "--unit", "furlong"), "furlong"),
+        ((*SCAN, "--error-model", "import os"), "no error model"),
+        ((*SCAN, "--device-type", "abacus"), "abacus"),
+        ((*SCAN, "--bins", "0"), "--bins"),
+        ((*SCAN, "--cutoff-pick", "0"), "cutoff_pick"),
+        ((*SCAN, "-P", "3"), "--polarization"),
+        ((*SCAN, "--radial-range", "3", "1"), "radial_range"),
+        ((*SCAN, "-b", "../up"), "beamline"),
+        ((*SCAN, "--cxi", "p.cxi"), "give --cutoff-peak"),
+        ((*SCAN, "--min-peaks", "2"), "min_peaks"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
@@ -410,18 +390,11 @@ def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
 ) -> None:
     (tmp_path / "sub").mkdir()
     write_poni(tmp_path / "sub", (60, 60)).rename("other.poni")
-    fabio.edfimage.EdfImage(data=np.zeros((3, 4), np.uint8)).write("small.edf")
+    write_image("small.edf", np.zeros((3, 4), np.uint8))
     (tmp_path / "precious.h5").write_text("precious")
     (tmp_path / "text.cbf").write_text("text")
     (tmp_path / "folder").mkdir()
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    status, out, err = said(*arguments)
-    assert (status, out) == (2, ""), err
-    assert err.startswith("ronda: ")
-    assert len(err.splitlines()) == 1, err
-    assert part in err
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert after == before
+    assert part in refusal(said, *arguments)
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(
@@ -430,8 +403,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
     Path("locked").mkdir(mode=0o500)
     if os.geteuid() == 0:  # who may write everywhere
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
-    status, _, err = said("-p", "detector.poni", "scan.h5", "-o", "locked/out.h5")
-    assert status == 2
+    err = refusal(said, *SCAN, "-o", "locked/out.h5")
     assert err == "ronda: folder locked cannot be written to; choose another\n"
     assert not any(Path("locked").iterdir())
 
@@ -441,23 +413,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
 
 def test_an_interrupted_run_leaves_a_file_with_what_was_done(tmp_path: Path) -> None:
     poni, frames = write_poni(tmp_path), crystal(1)
-    with h5py.File(tmp_path / "many.h5", "w") as file:
-        data = file.create_dataset("data", (3000, *SHAPE), "i4", chunks=(1, *SHAPE))
-        for frame in range(3000):
-            data[frame] = frames[0]
+    raw = write_many(tmp_path / "many.h5", 3000, lambda number: frames[0])
     out = tmp_path / "out.h5"
     call = ["-p", poni, *BINS, "--cutoff-peak", "4", "--cxi", tmp_path / "out.cxi", "-o", out]
-    with subprocess.Popen(
-        [*RONDA, "sparsify-Bragg", *map(str, call), tmp_path / "many.h5"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started(*RONDA, "sparsify-Bragg", *call, raw) as process:
         wait_for(out.exists, 60)
-        os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
+        err = interrupted(process)
     ledger = re.search(r"(\d+) frames received = (\d+) reduced \+ 0 rejected", err)
     assert ledger, err
     assert 0 < int(ledger[2]) == int(ledger[1])
@@ -477,7 +438,7 @@ def test_peaks_are_listed_for_crystfel_beside_the_images_that_they_are_of(
     frames[2] = 5  # no peak: vetoed, but an image of the stack
     write_hdf5(tmp_path / "a_1.h5", frames[:3])
     write_hdf5(tmp_path / "a_2.h5", frames[3:], chunks=(1, *SHAPE), **hdf5plugin.Bitshuffle())
-    call = ("-p", "detector.poni", *BINS, "--cutoff-peak", "4", "--min-peaks", "1", "a_*.h5")
+    call = (*PONI, *BINS, "--cutoff-peak", "4", "--min-peaks", "1", "a_*.h5")
     (tmp_path / "lists").mkdir()
     status, _, err = said(*call, "-o", "out.h5", "--cxi", "lists/peaks.cxi")
     assert status == 0, err
@@ -496,8 +457,8 @@ def test_peaks_are_listed_for_crystfel_beside_the_images_that_they_are_of(
 
 def test_peaks_of_single_images_are_listed_without_them(said: Said, tmp_path: Path) -> None:
     for number, image in enumerate(crystal(3)):
-        fabio.cbfimage.CbfImage(data=image).write(f"f_{number}.cbf")
-    call = ("-p", "detector.poni", *BINS, "--cutoff-peak", "4", "f_*.cbf")
+        write_image(f"f_{number}.cbf", image)
+    call = (*PONI, *BINS, "--cutoff-peak", "4", "f_*.cbf")
     status, _, err = said(*call, "-o", "out.h5", "--cxi", "peaks.cxi")
     assert status == 0
     assert "peaks.cxi has no links to images" in err
@@ -511,10 +472,8 @@ def test_no_list_of_peaks_and_no_geometry_is_overwritten_unasked(
     said: Said, stack: NDArray[Any], there: str
 ) -> None:
     Path(there).write_text("precious")
-    call = ("-p", "detector.poni", *BINS, "--cutoff-peak", "4", "scan.h5", "-o", "out.h5")
-    status, _, err = said(*call, "--cxi", "peaks.cxi")
-    assert status == 2
-    assert f"{there} exists; --force overwrites it" in err
+    call = (*CALL, "--cutoff-peak", "4")
+    assert f"{there} exists; --force overwrites it" in refusal(said, *call, "--cxi", "peaks.cxi")
     assert Path(there).read_text() == "precious"
     assert not Path("out.h5").exists()
     assert said(*call, "--cxi", "peaks.cxi", "--force")[0] == 0
@@ -522,10 +481,8 @@ def test_no_list_of_peaks_and_no_geometry_is_overwritten_unasked(
 
 
 def test_the_list_of_peaks_is_not_the_sparse_file(said: Said, stack: NDArray[Any]) -> None:
-    call = ("-p", "detector.poni", "--cutoff-peak", "4", "scan.h5", "-o", "out.h5")
-    status, _, err = said(*call, "--cxi", "out.h5")
-    assert status == 2
-    assert "--cxi and --output are both out.h5" in err
+    sentence = refusal(said, *CALL, "--cutoff-peak", "4", "--cxi", "out.h5")
+    assert "--cxi and --output are both out.h5" in sentence
 
 
 # ------------------------------------------------------------------- round trip
@@ -571,9 +528,7 @@ def test_fabio_reads_every_kept_value_exactly_and_densifies_as_we_do(
     both = (radius >= rings[0]) & (radius <= rings[-1])
     assert both.mean() > 0.9
     assert np.abs(ours - dense.astype(np.int64))[:, both].max() <= 1
-    line = ["-m", "fabio.app.densify", "-N", "0", "-O", "lima", "out.h5"]
-    done = subprocess.run([sys.executable, *line], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    carried_out(sys.executable, "-m", "fabio.app.densify", "-N", "0", "-O", "lima", "out.h5")
     with fabio.open("out_dense.h5") as file:
         theirs = np.array([frame.data for frame in file])
     np.testing.assert_array_equal(theirs, dense)
@@ -583,6 +538,7 @@ def test_fabio_reads_every_kept_value_exactly_and_densifies_as_we_do(
 
 PEAK_OF = """
 import re, sys
+from functools import partial
 from pathlib import Path
 from ronda.clients.cli.main import main
 assert main(sys.argv[1:]) == 0
@@ -597,17 +553,9 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     frame = np.random.default_rng(0).poisson(3, shape).astype(np.int32)
     peaks = []
     for count in (40, 160):
-        raw = tmp_path / f"{count}.h5"
-        with h5py.File(raw, "w") as file:
-            data = file.create_dataset("data", (count, *shape), "i4", chunks=(1, *shape))
-            for number in range(count):
-                data[number] = frame
+        raw = write_many(tmp_path / f"{count}.h5", count, lambda number: frame)
         line = ["sparsify-Bragg", "-p", poni, *BINS, raw, "-o", tmp_path / f"out_{count}.h5"]
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK_OF, *map(str, line)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        peaks.append(int(done.stdout))
+        peaks.append(int(carried_out(sys.executable, "-c", PEAK_OF, *line)))
     raw_megabytes = 120 * frame.nbytes >> 20
     assert peaks[1] - peaks[0] < raw_megabytes / 2
     assert peaks[1] < 600
@@ -628,6 +576,6 @@ def test_the_command_keeps_memory_for_frames_before_it_starts_threads(
         start(self, *arguments)
 
     monkeypatch.setattr(Runner, "start", started)
-    assert said("-p", "detector.poni", *BINS, "scan.h5", "-o", "out.h5")[0] == 0
+    assert said(*CALL)[0] == 0
     assert called == ["keep", "start"]
     assert memory.LARGE > 18_000_000  # what 4M pixels of 4 bytes are

@@ -25,11 +25,12 @@ from ronda.clients.hops import SILENCE, Hop, Mark, duration, hops
 from ronda.devices.classes import CLASSES
 from ronda.devices.database import EmbeddedDatabase, open_database
 from ronda.devices.registration import Server, register
+from ronda.tests.clients.commands import RONDA
 from ronda.tests.devices.conftest import Served, Servers
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
-STATUS = (sys.executable, "-m", "ronda.clients.cli.main", "status")
+STATUS = (*RONDA, "status")
 DETECTOR, FIRST, SECOND = "way/detector/1", "way/reduction/1", "way/reduction/2"
 
 

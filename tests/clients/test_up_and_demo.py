@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -23,6 +22,7 @@ from ronda.clients.cli.up import config_path
 from ronda.core.ledger import Counts
 from ronda.devices.database import EmbeddedDatabase
 from ronda.devices.registration import placeholders, read_config
+from ronda.tests.clients.commands import RONDA
 from ronda.tests.waiting import wait_for
 
 DEVICE = "test/detector/1"
@@ -36,7 +36,7 @@ class Ronda:
         self.children: set[psutil.Process] = set()
         with log.open("w", encoding="utf-8") as stderr:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "ronda.clients.cli.main", *map(str, arguments)],
+                [*RONDA, *map(str, arguments)],
                 stderr=stderr,
                 env={**os.environ, "TANGO_HOST": tango_host},
             )

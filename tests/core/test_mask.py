@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import fabio.edfimage
 import h5py
 import numpy as np
 import pytest
 from ronda.core.frame import BadFrame
 from ronda.core.mask import MaskParameters
 from ronda.core.parameters import ParameterError
+from ronda.tests.image_files import write_image
 
 MASK = np.array([[0, 1, 0], [2, 0, 0]], np.uint8)
 
@@ -21,7 +21,7 @@ def written(folder: Path, kind: str) -> str:
     if kind == "npy":
         np.save(path, MASK)
     elif kind == "edf":
-        fabio.edfimage.EdfImage(data=MASK).write(str(path))
+        write_image(path, MASK)
     else:
         with h5py.File(path, "w") as file:
             file["entry/mask"] = MASK

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import h5py
 import numpy as np
 import pytest
 import tango
+from ronda.core.runner import Runner
+from ronda.core.sources import open_source
 from ronda.core.sources.replay import Replay
 from ronda.devices.database import LOOPBACK, EmbeddedDatabase, executable, open_database
 from ronda.devices.process import Process
@@ -43,6 +46,27 @@ class Served:
         """Its state."""
         return self.proxy.state()
 
+    @property
+    def state_folder(self) -> Path:
+        """Where it keeps what survives it."""
+        return Path(self.setting("StateDirectory")) / self.name.replace("/", "_")
+
+    def setting(self, name: str) -> str:
+        """Return a property of it."""
+        [value] = self.proxy.get_property(name)[name]
+        return str(value)
+
+    def put(self, values: dict[str, Any]) -> None:
+        """Write parameters as attributes; choices by what they are called."""
+        for name, value in values.items():
+            labels = list(self.proxy.get_attribute_config(name).enum_labels)
+            setattr(self.proxy, name, labels.index(value) if value in labels else value)
+
+    def stop(self) -> None:
+        """Stop it, and wait until it has."""
+        self.proxy.Stop()
+        self.wait_for_state(DevState.STANDBY)
+
     def wait_for_state(self, state: DevState) -> None:
         """Wait until it is in this state."""
         wait_for(lambda: self.proxy.state() == state)
@@ -62,6 +86,12 @@ class Served:
         names = ("received", "reduced", "rejected", "dropped", "queued", "lost")
         values = self.proxy.read_attributes([f"frames_{name}" for name in names])
         return {name: value.value for name, value in zip(names, values, strict=True)}
+
+    def check_shown(self, expected: dict[str, Any]) -> None:
+        """Compare what it shows with the values by these names."""
+        for name, value in expected.items():
+            live = self.proxy.read_attribute(name).value
+            np.testing.assert_array_equal(() if live is None else live, value, err_msg=name)
 
 
 @pytest.fixture(scope="session")
@@ -180,23 +210,84 @@ def frames_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def open_detector(url: str = "stins+tcp://127.0.0.1:0") -> closing[Replay]:
+    """Return a detector, to be closed, that sends a thousand frames a second to its one reader."""
+    replay = Replay(url)
+    replay.rate = 1000.0
+    return closing(replay)
+
+
 @pytest.fixture
 def detector() -> Iterator[Replay]:
     """A detector on a free port; it waits for its reader."""
-    replay = Replay("stins+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    yield replay
-    replay.close()
+    with open_detector() as replay:
+        yield replay
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Replay]:
+    """The same, for all tests of a module."""
+    with open_detector() as replay:
+        yield replay
 
 
 @pytest.fixture(scope="module")
 def endless_detector(frames_file: Path) -> Iterator[Replay]:
-    """A detector that sends a thousand frames a second, of series that save nothing."""
-    replay = Replay("stins+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    replay.start(f"hdf5:{frames_file}", series=0, filename="")
-    yield replay
-    replay.close()
+    """A detector that sends all the time, of series that save nothing."""
+    with open_detector() as replay:
+        replay.start(f"hdf5:{frames_file}", series=0, filename="")
+        yield replay
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the files that the devices of a module write."""
+    return tmp_path_factory.mktemp("process")
+
+
+def send(
+    detector: Replay, device: Served, url: str, filename: str = "", rate: float = 1000.0
+) -> None:
+    """Send a source, and wait until everything that arrived is done."""
+    before, sent = device.ledger()["received"], detector.sent.expected.received
+    detector.rate = rate
+    detector.start(url, filename=filename)
+    assert detector.wait(30), detector.problem
+    arrived = detector.sent.expected.received - sent
+    wait_for(lambda: device.ledger()["received"] - before == arrived)
+    wait_for(lambda: device.ledger()["queued"] == 0)
+
+
+def _is_whole(file: h5py.File) -> bool:
+    """Tell whether a file is complete that can be opened.
+
+    It can be between its closing and its completion, too; the tables of ROIs that
+    were never there are gone then.
+    """
+    return "entry/program_name" in file and "entry/rois/slot_31" not in file
+
+
+def complete(path: Path, is_whole: Callable[[h5py.File], bool] = _is_whole) -> Path:
+    """Wait until a file is complete, so that plain readers can open it."""
+
+    def is_complete() -> bool:
+        try:
+            with h5py.File(path) as file:
+                return is_whole(file)
+        except OSError:
+            return False
+
+    wait_for(is_complete)
+    return path
+
+
+def offline(runner: Runner, url: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return outputs of what a runner makes of a source without Tango."""
+    runner.start(lambda: open_source(url))
+    runner.wait()
+    values = runner.latch(names).values
+    runner.close()
+    return {name: values[name] for name in names}
 
 
 def refusal(call: Callable[[], Any]) -> str:

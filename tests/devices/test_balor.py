@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -15,8 +14,14 @@ from ronda.core.runner import Runner
 from ronda.core.sources import open_source
 from ronda.core.sources.replay import Replay
 from ronda.devices.database import LOOPBACK, free_port
-from ronda.tests.devices.conftest import Served, StartDevice, refusal
-from ronda.tests.devices.test_pilatus import complete, send
+from ronda.tests.devices.conftest import (
+    Served,
+    StartDevice,
+    complete,
+    offline,
+    refusal,
+    send,
+)
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
@@ -59,30 +64,17 @@ def balor(start_device: StartDevice, detector: Replay, tmp_path: Path) -> Served
     return start(start_device, detector, tmp_path / "out")
 
 
-def offline(url: str) -> dict[str, Any]:
-    """Return what a runner without Tango makes of a source."""
-    runner = Runner(BalorStage(), BalorParameters(analysis_roi=WHOLE))
-    runner.start(lambda: open_source(url))
-    runner.wait()
-    values = dict(runner.latch(SAME).values)
-    runner.close()
-    return values
-
-
 @pytest.mark.parametrize("workers", ["1", "4"])
 def test_photons_are_the_same_live_as_offline_and_all_in_the_table(
     start_device: StartDevice, detector: Replay, tmp_path: Path, workers: str
 ) -> None:
     balor = start(start_device, detector, tmp_path, Workers=workers)
     send(detector, balor, SPARSE, filename="/there/scan-0005_balor.h5")
-    expected = offline(SPARSE)
-    for name in SAME:
-        live = balor.proxy.read_attribute(name).value
-        np.testing.assert_array_equal(live, expected[name], err_msg=name)
+    runner = Runner(BalorStage(), BalorParameters(analysis_roi=WHOLE))
+    expected = offline(runner, SPARSE, SAME)
+    balor.check_shown(expected)
     assert expected["photons_per_frame"].sum() > 40 * FRAMES
-    path = tmp_path / "scan-0005_balor_balor.h5"
-    wait_for(lambda: complete(path))
-    with h5py.File(path) as file:
+    with h5py.File(complete(tmp_path / "scan-0005_balor_balor.h5")) as file:
         photons = file["entry/photons"]
         forms = {name: photons[name].dtype.str for name in photons}
         assert forms == {"frame": "<u4", "y": "<f4", "x": "<f4", "energy": "<f4", "flag": "|u1"}
@@ -96,16 +88,16 @@ def test_frames_with_too_many_hits_are_an_alarm_and_in_a_sum_of_their_own(
     balor: Served, detector: Replay
 ) -> None:
     proxy = balor.proxy
-    send(detector, balor, SPARSE, filename="")
+    send(detector, balor, SPARSE)
     photons = proxy.accumulated_image
-    send(detector, balor, DENSE, filename="")
+    send(detector, balor, DENSE)
     assert proxy.fallback_frames == FRAMES
     wait_for(lambda: proxy.state() == DevState.ALARM)
     assert "too many hits to tell photons apart" in proxy.status().lower()
     assert proxy.hit_density > proxy.hit_density_limit
     np.testing.assert_array_equal(proxy.accumulated_image, photons)
     assert proxy.fallback_image.sum() > 1000 * FRAMES * 4000 / 2
-    send(detector, balor, SPARSE, filename="")
+    send(detector, balor, SPARSE)
     wait_for(lambda: "too many hits" not in proxy.status().lower())
     np.testing.assert_array_equal(proxy.accumulated_image, 2 * photons)
 
@@ -116,7 +108,7 @@ def test_without_an_analysis_roi_frames_are_thresholded_and_status_says_so(
     proxy = balor.proxy
     proxy.analysis_roi = ""
     wait_for(lambda: "set analysis_roi" in proxy.status())
-    send(detector, balor, SPARSE, filename="")
+    send(detector, balor, SPARSE)
     assert proxy.accumulated_image.max() > 100, "counts, not photons"
     assert "whole pixels" in refusal(lambda: setattr(proxy, "analysis_roi", "1,2,3"))
     assert "not wholly on the frame" in refusal(
@@ -134,13 +126,13 @@ def test_hot_pixels_that_were_found_are_left_out(balor: Served, detector: Replay
     assert len(hot) > 3
     proxy.FindHotPixels(FRAMES)
     wait_for(lambda: proxy.hot_pixels_missing == FRAMES)
-    send(detector, balor, SPARSE, filename="")
+    send(detector, balor, SPARSE)
     wait_for(lambda: proxy.hot_pixel_file != "")
     found = {tuple(map(int, line.split(","))) for line in
              Path(proxy.hot_pixel_file).read_text().splitlines()[1:]}  # fmt: skip
     assert found and found <= {(int(y), int(x)) for y, x in hot}
     before = proxy.photons_single + proxy.photons_double + proxy.candidates_below
-    send(detector, balor, SPARSE, filename="")
+    send(detector, balor, SPARSE)
     after = proxy.photons_single + proxy.photons_double + proxy.candidates_below
     assert after <= before - FRAMES * len(found) / 2
 
@@ -167,23 +159,24 @@ def test_another_device_goes_on_with_the_clean_image(
     first, second = chain
     for device in chain:
         device.proxy.AddRoi("part=50,60,200,150")
-    for name, value in {
-        "pixel_size": 12e-6,
-        "photon_energy": 8.0,
-        "detector_distance": 0.05,
-        "beam_center_x": 200.0,
-        "beam_center_y": 150.0,
-    }.items():
-        setattr(second.proxy, name, value)
+    second.put(
+        {
+            "pixel_size": 12e-6,
+            "photon_energy": 8.0,
+            "detector_distance": 0.05,
+            "beam_center_x": 200.0,
+            "beam_center_y": 150.0,
+        }
+    )
     second.proxy.Start()
-    send(detector, first, SPARSE, filename="", rate=50.0)
+    send(detector, first, SPARSE, rate=50.0)
     second.wait_until_reduced(FRAMES)
     total = first.proxy.accumulated_image
     assert total.sum() > 30 * FRAMES
     np.testing.assert_array_equal(second.proxy.accumulated_image, total)
     np.testing.assert_array_equal(second.proxy.roi_sum, first.proxy.roi_sum)
     wait_for(lambda: np.nansum(second.proxy.azimuthal_intensity) > 0)
-    send(detector, first, DENSE, filename="", rate=50.0)
+    send(detector, first, DENSE, rate=50.0)
     assert first.proxy.fallback_frames == FRAMES
     np.testing.assert_array_equal(second.proxy.accumulated_image, total)
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
 from ronda.core.sources.replay import Replay
 from ronda.tests.devices.conftest import StartDevice
 from ronda.tests.waiting import wait_for
 from tango import DevState
-
-
-@pytest.fixture
-def detector() -> Iterator[Replay]:
-    replay = Replay("stins+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    yield replay
-    replay.close()
 
 
 def test_no_beam_is_not_said_or_taken_for_a_fault(

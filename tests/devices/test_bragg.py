@@ -16,11 +16,18 @@ from ronda.clients.cli.main import main
 from ronda.core.runner import Runner
 from ronda.core.simulation.eiger import simulate_eiger
 from ronda.core.sinks.recover import recover
-from ronda.core.sources import open_source
 from ronda.core.sources.replay import Replay
 from ronda.devices.bragg import BraggSparsifier
 from ronda.devices.database import LOOPBACK, free_port
-from ronda.tests.devices.conftest import Served, StartDevice, refusal
+from ronda.tests.devices.conftest import (
+    Served,
+    StartDevice,
+    complete,
+    offline,
+    open_detector,
+    refusal,
+    send,
+)
 from ronda.tests.waiting import wait_for
 from tango import AttrWriteType, DevState, EventType
 
@@ -74,16 +81,8 @@ def crystal(tmp_path_factory: pytest.TempPathFactory) -> Crystal:
 @pytest.fixture(scope="module")
 def source() -> Iterator[Replay]:
     """An Eiger for all tests."""
-    replay = Replay("simplon2+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    yield replay
-    replay.close()
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the sparse files."""
-    return tmp_path_factory.mktemp("process")
+    with open_detector("simplon2+tcp://127.0.0.1:0") as replay:
+        yield replay
 
 
 @pytest.fixture(scope="module")
@@ -103,45 +102,21 @@ def shared(start_shared: StartDevice, source: Replay, output: Path, crystal: Cry
 def bragg(shared: Served, crystal: Crystal) -> Served:
     """The same, running, with parameters that fit and no alarm."""
     shared.proxy.min_peaks = 0
-    put(shared, crystal.settings)
+    shared.put(crystal.settings)
     shared.proxy.Start()
     shared.proxy.Reset()
     return shared
 
 
-def put(device: Served, values: dict[str, Any]) -> None:
-    """Write parameters as attributes; choices by what they are called."""
-    for name, value in values.items():
-        labels = list(device.proxy.get_attribute_config(name).enum_labels)
-        setattr(device.proxy, name, labels.index(value) if value in labels else value)
+def whole(path: Path) -> Path:
+    """Wait until a sparse file is complete."""
 
+    def is_whole(file: h5py.File) -> bool:
+        entry = file["entry_0000"]
+        ended = "vetoed" in entry["frames"] or entry["end_note"][()] == CLOSED_EARLY
+        return ended and "program_name" in entry
 
-def send(
-    detector: Replay, device: Served, url: str, filename: str = "", rate: float = 1000.0
-) -> None:
-    """Send a source, and wait until everything that arrived is done."""
-    before, sent = device.ledger()["received"], detector.sent.images
-    detector.rate = rate
-    detector.start(url, filename=filename)
-    assert detector.wait(30), detector.problem
-    wait_for(lambda: device.ledger()["received"] - before == detector.sent.images - sent)
-    wait_for(lambda: device.ledger()["queued"] == 0)
-
-
-def complete(path: Path) -> Path:
-    """Wait until a file is complete, so that plain readers can open it."""
-
-    def is_complete() -> bool:
-        try:
-            with h5py.File(path) as file:
-                entry = file["entry_0000"]
-                whole = "vetoed" in entry["frames"] or entry["end_note"][()] == CLOSED_EARLY
-                return whole and "program_name" in entry
-        except OSError:
-            return False
-
-    wait_for(is_complete)
-    return path
+    return complete(path, is_whole)
 
 
 def sparse_tables(path: Path) -> dict[str, NDArray[Any]]:
@@ -176,19 +151,6 @@ def kept_pixels(path: Path, pixels: NDArray[np.uint32]) -> int:
 # ----------------------------------------------------------------- live, offline
 
 
-def offline(crystal: Crystal, names: list[str], output: Path) -> dict[str, Any]:
-    """Return what comes without Tango, and write the file that `ronda run` makes."""
-    parameters = BraggSparsifier.stage_class.Parameters().changed(crystal.settings)
-    runner = Runner(BraggSparsifier.stage_class(), parameters, workers=2)
-    runner.start(lambda: open_source(crystal.url))
-    runner.wait()
-    values = dict(runner.latch(names).values)
-    runner.close()
-    given = [f"--param={name}={value}" for name, value in crystal.settings.items()]
-    assert main(["run", "bragg", "--source", crystal.url, "--output", str(output), *given]) == 0
-    return values
-
-
 def test_live_results_differ_from_those_of_the_file(
     start_device: StartDevice, crystal: Crystal, free_port: int, tmp_path: Path
 ) -> None:
@@ -201,11 +163,15 @@ def test_live_results_differ_from_those_of_the_file(
         InputRoots=str(Path(crystal.poni).parent),
     )
     names = [one.name for one in BraggSparsifier.stage_class.outputs if one.live]
-    expected = offline(crystal, names, tmp_path / "offline.h5")
+    stage, file = BraggSparsifier.stage_class, tmp_path / "offline.h5"
+    runner = Runner(stage(), stage.Parameters().changed(crystal.settings), workers=2)
+    expected = offline(runner, crystal.url, names)
+    line = ["run", "bragg", "--source", crystal.url, "--output", str(file)]
+    assert main(line + [f"--param={name}={value}" for name, value in crystal.settings.items()]) == 0
     assert expected["kept_per_frame"].shape == (FRAMES,)
     assert expected["peaks_per_frame"].max() > 5
     assert expected["preview_kept"].sum() == expected["kept_pixels"] > 20
-    put(bragg, crystal.settings)
+    bragg.put(crystal.settings)
     simulator.proxy.rate = 500.0
     for workers in ("1", "4"):
         bragg.set_up(Workers=workers)
@@ -213,18 +179,14 @@ def test_live_results_differ_from_those_of_the_file(
         bragg.proxy.Start()
         simulator.proxy.Start()
         bragg.wait_until_reduced(FRAMES)
-        bragg.proxy.Stop()
-        bragg.wait_for_state(DevState.STANDBY)
-        for name in names:
-            live = bragg.proxy.read_attribute(name).value
-            live = () if live is None else live
-            np.testing.assert_array_equal(live, expected[name], err_msg=name)
-        tables = sparse_tables(complete(tmp_path / "out" / f"by-{workers}_bragg.h5"))
-        wanted = sparse_tables(tmp_path / "offline.h5")
+        bragg.stop()
+        bragg.check_shown(expected)
+        tables = sparse_tables(whole(tmp_path / "out" / f"by-{workers}_bragg.h5"))
+        wanted = sparse_tables(file)
         assert tables.keys() == wanted.keys() >= {"peaks/nPeaks", "sparse_frames/mask"}
         for name, table in wanted.items():
             np.testing.assert_array_equal(tables[name], table, err_msg=name)
-    assert kept_pixels(tmp_path / "offline.h5", crystal.pixels) > 20 * FRAMES
+    assert kept_pixels(file, crystal.pixels) > 20 * FRAMES
 
 
 # -------------------------------------------------------------------- attributes
@@ -274,8 +236,7 @@ def other_values(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def idle(shared: Served) -> Iterator[Served]:
     """The device, stopped, with the parameters of its first start, now and afterwards."""
-    shared.proxy.Stop()
-    shared.wait_for_state(DevState.STANDBY)
+    shared.stop()
     forget_parameters(shared)
     yield shared
     forget_parameters(shared)
@@ -283,8 +244,7 @@ def idle(shared: Served) -> Iterator[Served]:
 
 def forget_parameters(device: Served) -> None:
     """Begin anew with nothing set."""
-    state = Path(device.proxy.get_property("StateDirectory")["StateDirectory"][0])
-    for path in (state / device.name.replace("/", "_")).glob("parameters*"):
+    for path in device.state_folder.glob("parameters*"):
         path.unlink()
     device.set_up()
 
@@ -308,7 +268,7 @@ def test_a_parameter_cannot_be_set_or_is_forgotten_at_a_restart(
         assert config.writable == AttrWriteType.READ_WRITE
         assert config.description
         assert value_of(idle, name) != value, name
-        put(idle, {name: value})
+        idle.put({name: value})
         assert value_of(idle, name) == value, name
     assert idle.proxy.polarization_enabled
     assert idle.proxy.dummy_enabled
@@ -446,7 +406,7 @@ def test_vetoed_frames_are_written_or_lost_from_the_ledger(
     assert (counts["rejected"], counts["lost"]) == (before["rejected"], before["lost"])
     wait_for(lambda: f"{empty} of {FRAMES} frames have fewer than 2" in bragg.proxy.status())
     assert bragg.state == DevState.RUNNING
-    path = complete(output / "vetoed_bragg.h5")
+    path = whole(output / "vetoed_bragg.h5")
     assert kept_pixels(path, crystal.pixels) > 0
     with h5py.File(path) as file:
         numbers = file["entry_0000/frames/number"][()].tolist()
@@ -460,10 +420,10 @@ def test_a_file_of_an_earlier_series_is_overwritten(
     bragg: Served, source: Replay, crystal: Crystal, output: Path
 ) -> None:
     send(source, bragg, crystal.url, "/there/twice.h5")
-    first = complete(output / "twice_bragg.h5").read_bytes()
+    first = whole(output / "twice_bragg.h5").read_bytes()
     bragg.proxy.cutoff_pick = 6.0
     send(source, bragg, crystal.url, "/there/twice.h5")
-    second = complete(output / "twice_bragg_2.h5")
+    second = whole(output / "twice_bragg_2.h5")
     assert (output / "twice_bragg.h5").read_bytes() == first
     kept = [kept_pixels(path, crystal.pixels) for path in (output / "twice_bragg.h5", second)]
     assert kept[0] > kept[1] > 0
@@ -472,14 +432,13 @@ def test_a_file_of_an_earlier_series_is_overwritten(
 def test_the_next_device_gets_other_pixels_than_were_kept(
     bragg: Served, source: Replay, crystal: Crystal, start_device: StartDevice, output: Path
 ) -> None:
-    [url] = bragg.proxy.get_property("RepublishUrl")["RepublishUrl"]
-    second = start_device("PilatusAccumulator", SourceUrl=url)
+    second = start_device("PilatusAccumulator", SourceUrl=bragg.setting("RepublishUrl"))
     second.proxy.Start()
     wait_for(lambda: "nobody sends" not in second.proxy.status())
     send(source, bragg, crystal.url, "/there/forwarded.h5", rate=100.0)
     second.wait_until_reduced(FRAMES)
     assert second.ledger()["lost"] == second.ledger()["rejected"] == 0
-    path = complete(output / "forwarded_bragg.h5")
+    path = whole(output / "forwarded_bragg.h5")
     assert kept_pixels(path, crystal.pixels) > 0
     total = np.zeros(SHAPE, np.float64)
     with h5py.File(path) as file:
@@ -488,57 +447,42 @@ def test_the_next_device_gets_other_pixels_than_were_kept(
     np.testing.assert_array_equal(second.proxy.accumulated_image, total)
 
 
-@pytest.fixture
-def detectors() -> Iterator[list[Replay]]:
-    """Detectors to be closed at the end."""
-    started: list[Replay] = []
-    yield started
-    for one in started:
-        one.close()
-
-
 def test_a_killed_device_or_writer_leaves_a_file_that_cannot_be_read(
-    start_device: StartDevice,
-    detectors: list[Replay],
-    crystal: Crystal,
-    tmp_path: Path,
-    free_port: int,
+    start_device: StartDevice, crystal: Crystal, tmp_path: Path, free_port: int
 ) -> None:
     url, output = f"simplon2+tcp://127.0.0.1:{free_port}", tmp_path / "process"
     places = {"SourceUrl": url, "OutputRoot": str(output)}
     bragg = start_device("BraggSparsifier", InputRoots=str(Path(crystal.poni).parent), **places)
-    put(bragg, crystal.settings)
+    bragg.put(crystal.settings)
     bragg.proxy.Start()
     path, copy = output / "cut_bragg.h5", tmp_path / "copy.h5"
-    detectors.append(Replay(url))
-    [writer] = psutil.Process(bragg.process.pid).children()
-    least = send_until_some_are_written(detectors[-1], crystal, path)
-    writer.kill()
-    bragg.process.kill()
-    detectors[-1].stop(end=False)
-    detectors[-1].close()
+    with open_detector(url) as detector:
+        [writer] = psutil.Process(bragg.process.pid).children()
+        least = send_until_some_are_written(detector, crystal, path)
+        writer.kill()
+        bragg.process.kill()
+        detector.stop(end=False)
     copy.write_bytes(path.read_bytes())
     assert "recovered" in recover(copy)
     assert kept_pixels(copy, crystal.pixels) > 0
-    with h5py.File(copy) as file:
-        assert least <= len(file["entry_0000/frames/number"]) < FRAMES
+    assert least <= rows_in(copy) < FRAMES
 
     again = start_device("BraggSparsifier", bragg.name, **places)
     assert again.proxy.poni_file == crystal.poni
     again.proxy.Start()
     again.wait_for_state(DevState.UNKNOWN)  # the detector is away
-    detectors.append(Replay(url))
-    again.wait_for_state(DevState.RUNNING)
-    send(detectors[-1], again, crystal.url, "/there/cut.h5")
-    assert again.ledger()["reduced"] == FRAMES
-    whole = complete(output / "cut_bragg_2.h5")
-    with h5py.File(whole) as file:
-        assert file["entry_0000/frames/number"][()].tolist() == list(range(FRAMES))
-    assert kept_pixels(whole, crystal.pixels) > 0
-    third = output / "cut_bragg_3.h5"
-    least = send_until_some_are_written(detectors[-1], crystal, third)
-    again.process.kill()
-    assert kept_pixels(complete(third), crystal.pixels) > 0  # by the writer, which lives on
+    with open_detector(url) as detector:
+        again.wait_for_state(DevState.RUNNING)
+        send(detector, again, crystal.url, "/there/cut.h5")
+        assert again.ledger()["reduced"] == FRAMES
+        second = whole(output / "cut_bragg_2.h5")
+        with h5py.File(second) as file:
+            assert file["entry_0000/frames/number"][()].tolist() == list(range(FRAMES))
+        assert kept_pixels(second, crystal.pixels) > 0
+        third = output / "cut_bragg_3.h5"
+        least = send_until_some_are_written(detector, crystal, third)
+        again.process.kill()
+        assert kept_pixels(whole(third), crystal.pixels) > 0  # by the writer, which lives on
     with h5py.File(third) as file:
         assert least <= len(file["entry_0000/frames/number"]) < FRAMES
         assert file["entry_0000/end_note"][()] == CLOSED_EARLY
@@ -569,7 +513,7 @@ def test_frames_are_lost_or_wait_at_a_rate_that_is_no_trouble(
     simulator = start_device("DetectorSimulator", SourceUrl=source, PublishUrl=url)
     properties = {"OutputRoot": str(tmp_path), "InputRoots": str(Path(crystal.poni).parent)}
     bragg = start_device("BraggSparsifier", SourceUrl=url, Workers="2", **properties)
-    put(bragg, crystal.settings)
+    bragg.put(crystal.settings)
     simulator.proxy.rate = 150.0
     simulator.proxy.filename = "/there/many.h5"
     bragg.proxy.Start()
@@ -582,4 +526,4 @@ def test_frames_are_lost_or_wait_at_a_rate_that_is_no_trouble(
     pixels = simulate_eiger(10, SHAPE, spots=12.0, bits=16)
     frames = np.tile([pixels.frame(number) for number in range(10)], (30, 1, 1))
     simulator.wait_for_state(DevState.STANDBY)
-    assert kept_pixels(complete(tmp_path / "many_bragg.h5"), frames) > 300
+    assert kept_pixels(whole(tmp_path / "many_bragg.h5"), frames) > 300

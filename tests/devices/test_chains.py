@@ -14,8 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from ronda.core.sources.replay import Replay
 from ronda.devices.database import LOOPBACK, free_port
-from ronda.tests.devices.conftest import Served, StartDevice
-from ronda.tests.devices.test_pilatus import complete, send
+from ronda.tests.devices.conftest import Served, StartDevice, complete, send
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
@@ -63,10 +62,7 @@ class Chain:
 
     def files(self, stage: str) -> list[Path]:
         """Return the series' files of a stage, when they are complete."""
-        paths = sorted(self.folder.glob(f"*_{stage}.h5"))
-        for path in paths:
-            wait_for(lambda path=path: complete(path))
-        return paths
+        return [complete(path) for path in sorted(self.folder.glob(f"*_{stage}.h5"))]
 
 
 @pytest.fixture
@@ -124,8 +120,7 @@ def test_photons_are_lost_or_counted_twice_on_the_way(chain: Chain) -> None:
             "queued": 0,
             "lost": 0,
         }
-        device.proxy.Stop()
-        device.wait_for_state(DevState.STANDBY)
+        device.stop()
     assert second.proxy.latency_from == "detector"
     assert "1.2e-05 m wide, pixel_size is 0.000172 m" in second.proxy.status()
     second.proxy.pixel_size = first.proxy.pixel_size
@@ -166,11 +161,10 @@ def test_counts_and_photons_come_into_one_sum(chain: Chain) -> None:
     assert second.proxy.accumulated_image.max() > 100, "counts, not photons"
     wait_for(lambda: "photons) was saved and begun anew" in second.proxy.status())
     wait_for(lambda: list(chain.folder.glob("accumulated_*.h5")))
-    saved = {path: complete(path) for path in chain.folder.glob("accumulated_*.h5")}
-    wait_for(lambda: all(complete(path) for path in saved))
     sums = []
-    for path in saved:  # the first device began anew, too, and saved the same
-        with h5py.File(path) as file:
+    for path in chain.folder.glob("accumulated_*.h5"):
+        # the first device began anew, too, and saved the same
+        with h5py.File(complete(path)) as file:
             sums.append(file["entry/accumulated/sum"][()])
     assert any(np.array_equal(each, total) for each in sums)
 
@@ -211,8 +205,7 @@ def test_the_second_device_must_be_started_anew_when_the_first_is_killed(chain: 
     assert counts["received"] == counts["reduced"]
     assert counts["rejected"] == counts["dropped"] == counts["lost"] == 0
     for device in (first, second):
-        device.proxy.Stop()
-        device.wait_for_state(DevState.STANDBY)
+        device.stop()
     rows = 0
     for path in chain.files("pilatus"):
         with h5py.File(path) as file:
@@ -224,23 +217,23 @@ def test_the_second_device_must_be_started_anew_when_the_first_is_killed(chain: 
 def test_the_first_device_waits_for_one_that_is_away_or_slow(chain: Chain) -> None:
     detector, first = chain.detector, chain.start_first()
     first.proxy.republish_photons = False
-    send(detector, first, SPARSE, filename="")
+    send(detector, first, SPARSE)
     wait_for(lambda: dropped(first) == FRAMES + 2)
     assert first.state == DevState.RUNNING
     second = chain.start_second()
     wait_for(lambda: connected(second))
-    send(detector, first, SPARSE, filename="", rate=20.0)
+    send(detector, first, SPARSE, rate=20.0)
     second.wait_until_reduced(FRAMES)
     assert second.ledger()["lost"] == 0
     assert dropped(first) == FRAMES + 2
     os.kill(second.process.pid, signal.SIGSTOP)
     try:
-        send(detector, first, LONG, filename="")
+        send(detector, first, LONG)
         wait_for(lambda: dropped(first) > FRAMES + 2)
     finally:
         os.kill(second.process.pid, signal.SIGCONT)
     wait_for(lambda: second.ledger()["received"] > FRAMES and second.ledger()["queued"] == 0)
-    send(detector, first, SPARSE, filename="", rate=20.0)
+    send(detector, first, SPARSE, rate=20.0)
     wait_for(lambda: second.ledger()["lost"] == dropped(first) - (FRAMES + 2))
     counts, sent = second.ledger(), first.ledger()["reduced"] - FRAMES
     assert counts["received"] == counts["reduced"] < sent

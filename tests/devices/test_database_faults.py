@@ -112,8 +112,7 @@ def lives_through(mortal: Mortal, device: Served, detector: Replay, output: Path
     assert detector.wait(60), detector.problem
     sent = detector.sent.images
     device.wait_until_reduced(sent)
-    device.proxy.Stop()
-    device.wait_for_state(DevState.STANDBY)
+    device.stop()
     assert device.ledger() == {
         **dict.fromkeys(("rejected", "dropped", "queued", "lost"), 0),
         "received": sent,
@@ -150,8 +149,7 @@ def test_a_device_cannot_be_operated_without_its_database(
     mortal.die()
     device.proxy.gain = 2.5
     assert device.proxy.gain == 2.5
-    device.proxy.Stop()
-    device.wait_for_state(DevState.STANDBY)
+    device.stop()
     device.proxy.gain = 3.5
     device.proxy.Reset()
     reduced = device.ledger()["reduced"]

@@ -166,8 +166,7 @@ def test_a_bad_write_is_refused_in_one_sentence_and_nothing_changes(
 ) -> None:
     proxy.gain = 1.0
     proxy.boxes = '{"a": {}}'
-    [folder] = proxy.get_property("StateDirectory")["StateDirectory"]
-    kept = Path(folder) / gallery.name.replace("/", "_") / "parameters.yaml"
+    kept = gallery.state_folder / "parameters.yaml"
     before = kept.read_text()
     refused = {
         "gain": (2000.0, "above the maximum"),

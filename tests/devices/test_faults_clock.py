@@ -122,8 +122,7 @@ def sum_resumes(
     device: Served, start: StartDevice, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> int:
     """Stop a device, start it again with the clock set right; return the frames in its sum."""
-    device.proxy.Stop()
-    device.wait_for_state(DevState.STANDBY)
+    device.stop()
     assert device.process.stop() == 0
     monkeypatch.delenv("LD_PRELOAD")
     again = start("PilatusAccumulator", device.name, SourceUrl=url)

@@ -19,15 +19,6 @@ from tango import DevState
 
 
 @pytest.fixture(scope="module")
-def source() -> Iterator[Replay]:
-    """A detector for all tests; it waits for its reader."""
-    replay = Replay("stins+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    yield replay
-    replay.close()
-
-
-@pytest.fixture(scope="module")
 def gallery(start_shared: StartDevice, source: Replay) -> Served:
     """A device that reads it, once it is started; every test leaves it so."""
     return start_shared("GalleryDevice", SourceUrl=f"stins+{source.address}", Workers="1")
@@ -42,8 +33,7 @@ def slow(start_shared: StartDevice) -> Served:
 @pytest.fixture
 def hold(slow: Served) -> Iterator[Path]:
     """That file."""
-    state = slow.proxy.get_property("StateDirectory")["StateDirectory"][0]
-    path = Path(state) / slow.name.replace("/", "_") / HOLD
+    path = slow.state_folder / HOLD
     yield path
     path.unlink(missing_ok=True)
 
@@ -74,8 +64,7 @@ def of_all(device: Served, clients: int, work: Callable[[int, tango.DeviceProxy]
 def works(device: Served, source: Replay, frames: Path) -> bool:
     """Tell whether a device reduces a series from beginning to end."""
     be_running(device, source, frames, frames.parent)
-    device.proxy.Stop()
-    device.wait_for_state(DevState.STANDBY)
+    device.stop()
     return device.ledger()["queued"] == 0
 
 

@@ -92,8 +92,7 @@ def test_a_disk_that_fills_up_is_announced_and_when_full_costs_no_frame_and_no_r
     growing.truncate(0)
     growing.close()
     pilatus.wait_for_state(DevState.RUNNING)
-    proxy.Stop()
-    pilatus.wait_for_state(DevState.STANDBY)
+    pilatus.stop()
     assert rows_of(small / "full_pilatus.h5") == list(range(1, FRAMES + 1))
 
 
@@ -155,8 +154,7 @@ def test_an_output_folder_that_is_read_only_is_an_alarm_and_the_files_come_when_
     pilatus.wait_for_state(DevState.RUNNING)
     assert detector.wait(30)
     pilatus.wait_until_reduced(FRAMES)
-    proxy.Stop()
-    pilatus.wait_for_state(DevState.STANDBY)
+    pilatus.stop()
     assert rows_of(folder / "late_pilatus.h5") == list(range(1, FRAMES + 1))
 
 

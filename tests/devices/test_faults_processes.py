@@ -43,9 +43,8 @@ class Bench:
         output = folder / "process"
         url = f"stins+{detector.address}"
         device = start("SlowDevice", SourceUrl=url, OutputRoot=str(output), Workers="1")
-        state = folder / "state" / device.name.replace("/", "_")
         [writer] = psutil.Process(device.process.pid).children()
-        return cls(device, detector, f"hdf5:{frames}", output, state, writer)
+        return cls(device, detector, f"hdf5:{frames}", output, device.state_folder, writer)
 
     def send(self, name: str, series: int = 1) -> None:
         """Begin to send; 0: series after series."""
@@ -147,8 +146,7 @@ def standing_by(bench: Bench) -> None:
     """Leave it in STANDBY, after a series."""
     bench.device.proxy.Start()
     bench.measure("first")
-    bench.device.proxy.Stop()
-    bench.device.wait_for_state(DevState.STANDBY)
+    bench.device.stop()
 
 
 def between_series(bench: Bench) -> None:
@@ -274,8 +272,7 @@ def test_a_suspended_device_loses_nothing_that_the_detector_still_holds(bench: B
     assert bench.detector.wait(30)
     sent = bench.detector.sent.images
     wait_for(lambda: bench.device.ledger()["received"] == sent)
-    bench.device.proxy.Stop()
-    bench.device.wait_for_state(DevState.STANDBY)
+    bench.device.stop()
     counts = bench.device.ledger()
     assert counts == {**dict.fromkeys(counts, 0), "received": sent, "reduced": sent}
     assert bench.rows_in_complete_files() == bench.frames_in_ledgers() == sent
@@ -302,8 +299,7 @@ def test_a_killed_writer_is_an_alarm_the_ledger_is_whole_and_the_next_series_has
     wait_for(lambda: "died" not in proxy.status())
     proxy.Reset()
     bench.device.wait_for_state(DevState.RUNNING)
-    proxy.Stop()
-    bench.device.wait_for_state(DevState.STANDBY)
+    bench.device.stop()
     wait_for(lambda: is_plain(bench.output / "cut_slow.h5"))
     with (
         h5py.File(bench.output / "cut_slow.h5") as cut,
@@ -329,8 +325,7 @@ def test_a_suspended_writer_is_an_alarm_and_loses_no_row_when_it_goes_on(bench: 
     bench.device.wait_for_state(DevState.RUNNING)
     bench.detector.stop()
     assert bench.detector.wait(10)
-    proxy.Stop()
-    bench.device.wait_for_state(DevState.STANDBY)
+    bench.device.stop()
     assert bench.rows_in_complete_files() == bench.detector.sent.images
 
 
@@ -338,6 +333,5 @@ def test_the_files_of_a_run_are_complete_when_the_state_is_standby(bench: Bench)
     for number in range(5):
         bench.device.proxy.Start()
         bench.measure(f"run-{number}")
-        bench.device.proxy.Stop()
-        bench.device.wait_for_state(DevState.STANDBY)
+        bench.device.stop()
         assert bench.rows_in_complete_files() == (number + 1) * FRAMES

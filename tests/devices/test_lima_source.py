@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,11 @@ from ronda.core.frame import Away, Frame, Lost, Notice, Rejected, SeriesEnd, Ser
 from ronda.core.sources import SourceError, open_source
 from ronda.core.sources.base import Event
 from ronda.devices.lima_camera import raw_file
+from ronda.tests.clients.commands import RONDA
 from ronda.tests.devices import lima_device
 from ronda.tests.devices.conftest import Served, StartDevice
 from ronda.tests.waiting import wait_for
-from tango import DevState
 
-RONDA = (sys.executable, "-m", "ronda.clients.cli.main")
 PROGRAM = Path(lima_device.__file__)
 
 
@@ -287,8 +285,7 @@ def test_the_sum_of_a_live_device_is_wrong(camera: Served, start_device: StartDe
     ledger = pilatus.ledger()
     assert ledger["received"] == ledger["reduced"] == 400
     assert ledger["lost"] == ledger["rejected"] == ledger["dropped"] == 0
-    pilatus.proxy.Stop()
-    pilatus.wait_for_state(DevState.STANDBY)
+    pilatus.stop()
 
 
 def test_ronda_run_knows_no_cameras(camera: Served, tmp_path: Path) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from ronda.core.images.pilatus import PilatusParameters, PilatusStage
 from ronda.core.runner import Runner
-from ronda.core.sources import open_source
 from ronda.core.sources.replay import Replay
-from ronda.tests.devices.conftest import StartDevice
+from ronda.tests.devices.conftest import StartDevice, offline
 from ronda.tests.waiting import wait_for
-from tango import DevState
 
 PLACE = {
     "photon_energy": 13.5,
@@ -56,17 +53,6 @@ def beamline(free_port: int) -> Iterator[Replay]:
     replay.close()
 
 
-def offline(source: str) -> dict[str, Any]:
-    """Return what a runner without Tango makes of it."""
-    runner = Runner(PilatusStage(), PilatusParameters().changed(PLACE))
-    runner.command("AddRoi", ROI)
-    runner.start(lambda: open_source(source))
-    runner.wait()
-    values = dict(runner.latch(SAME).values)
-    runner.close()
-    return values
-
-
 @pytest.mark.parametrize("workers", ["1", "4"])
 def test_numbers_differ(
     source: str, beamline: Replay, start_device: StartDevice, free_port: int, workers: str
@@ -77,8 +63,7 @@ def test_numbers_differ(
         PositionsUrl=f"sardana+http://127.0.0.1:{free_port}",
         Workers=workers,
     )
-    for name, value in PLACE.items():
-        setattr(device.proxy, name, value)
+    device.put(PLACE)
     device.proxy.AddRoi(ROI)
     device.proxy.Start()
     beamline.rate = 60.0
@@ -86,11 +71,10 @@ def test_numbers_differ(
     assert beamline.wait(60), beamline.problem
     wait_for(lambda: device.ledger()["reduced"] == 30)
     wait_for(lambda: np.all(device.proxy.roi_step_n == 6) and device.proxy.roi_step_n.size == 5)
-    device.proxy.Stop()
-    device.wait_for_state(DevState.STANDBY)
-    expected = offline(source)
-    for name in SAME:
-        live = device.proxy.read_attribute(name).value
-        np.testing.assert_array_equal(live, expected[name], err_msg=name)
+    device.stop()
+    runner = Runner(PilatusStage(), PilatusParameters().changed(PLACE))
+    runner.command("AddRoi", ROI)
+    expected = offline(runner, source, SAME)
+    device.check_shown(expected)
     assert expected["accumulated_total"] == pytest.approx(1.5555e6, rel=1e-4)
     assert expected["roi_step_x"].tolist() == [1.0, 1.25, 1.5, 1.75, 2.0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -14,7 +13,14 @@ from ronda.core.sources.replay import FaultKind, Replay
 from ronda.devices.database import LOOPBACK, EmbeddedDatabase, free_port
 from ronda.devices.registration import Server
 from ronda.devices.system import System
-from ronda.tests.devices.conftest import Served, StartDevice, refusal
+from ronda.tests.devices.conftest import (
+    Served,
+    StartDevice,
+    complete,
+    open_detector,
+    refusal,
+    send,
+)
 from ronda.tests.waiting import wait_for
 from tango import DevState, EventType
 
@@ -39,21 +45,6 @@ def recording(tmp_path_factory: pytest.TempPathFactory, frames: NDArray[np.float
     with h5py.File(path, "w") as file:
         file["data"] = frames
     return f"hdf5:{path}"
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Replay]:
-    """A detector for all tests."""
-    replay = Replay("stins+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    yield replay
-    replay.close()
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the reduced files."""
-    return tmp_path_factory.mktemp("process")
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +73,6 @@ def expected_sum(frames: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.where(frames < 0, 0, frames).sum(axis=0, dtype=np.float64)
 
 
-def send(detector: Replay, device: Served, url: str, filename: str, rate: float = 1000.0) -> None:
-    """Send a source and wait until everything that arrived is done."""
-    detector.rate = rate
-    detector.start(url, filename=filename)
-    assert detector.wait(30), detector.problem
-    truth = detector.sent.expected
-    wait_for(lambda: device.ledger()["received"] == truth.received)
-    wait_for(lambda: device.ledger()["queued"] == 0)
-
-
-def complete(path: Path) -> bool:
-    """Tell whether a file is complete, so that plain readers can open it.
-
-    Between its closing and its completion it can be opened, too; the tables of ROIs
-    that were never there are gone then.
-    """
-    try:
-        with h5py.File(path) as file:
-            return "entry/program_name" in file and "entry/rois/slot_31" not in file
-    except OSError:
-        return False
-
-
 def test_the_sum_is_numpys_over_valid_pixels_and_is_kept_in_the_file(
     pilatus: Served, source: Replay, recording: str, frames: NDArray[np.float32], output: Path
 ) -> None:
@@ -116,9 +84,7 @@ def test_the_sum_is_numpys_over_valid_pixels_and_is_kept_in_the_file(
     assert pilatus.proxy.scan_number == 7
     assert pilatus.proxy.accumulated_frames == FRAMES
     assert pilatus.proxy.preview.shape == SHAPE
-    path = output / "scan-0007_pilatus_pilatus.h5"
-    wait_for(lambda: complete(path))
-    with h5py.File(path) as file:
+    with h5py.File(complete(output / "scan-0007_pilatus_pilatus.h5")) as file:
         np.testing.assert_array_equal(file["entry/accumulated/sum"][()], total)
         assert file["entry/ledger/reduced"][()] == FRAMES
 
@@ -128,7 +94,7 @@ def test_the_real_recording_is_reduced_live_as_it_is_offline(
 ) -> None:
     before = pilatus.ledger()
     url = f"recording:{lab6 / 'lab6-pilatus.cbors.gz'}"
-    send(source, pilatus, url, filename="", rate=60.0)
+    send(source, pilatus, url, rate=60.0)
     counts = pilatus.ledger()
     assert counts["reduced"] == before["reduced"] + 30
     assert counts["rejected"] == before["rejected"]
@@ -159,8 +125,7 @@ def test_another_shape_saves_the_sum_and_begins_a_new_one(
     wait_for(lambda: "begun anew" in pilatus.proxy.status())
     wait_for(lambda: set(output.glob("accumulated_*.h5")) - saved)
     [path] = set(output.glob("accumulated_*.h5")) - saved
-    wait_for(lambda: complete(path))
-    with h5py.File(path) as file:
+    with h5py.File(complete(path)) as file:
         np.testing.assert_array_equal(file["entry/accumulated/sum"][()], expected_sum(frames))
 
 
@@ -168,22 +133,22 @@ def test_rois_and_geometry_are_set_while_it_runs(
     pilatus: Served, source: Replay, recording: str
 ) -> None:
     proxy = pilatus.proxy
-    send(source, pilatus, recording, filename="")
+    send(source, pilatus, recording)
     proxy.AddRoi("spot=5,6,10,12")
-    for name, value in {
-        "photon_energy": 13.5,
-        "detector_distance": 0.131,
-        "beam_center_x": 25.0,
-        "beam_center_y": 20.0,
-    }.items():
-        setattr(proxy, name, value)
-    proxy.q_rings = [1.0, 2.0]
+    pilatus.put(
+        {
+            "photon_energy": 13.5,
+            "detector_distance": 0.131,
+            "beam_center_x": 25.0,
+            "beam_center_y": 20.0,
+            "q_rings": [1.0, 2.0],
+        }
+    )
     assert proxy.beam_center_x_enabled
     wait_for(lambda: proxy.geometry_valid and list(proxy.roi_names) == ["spot"])
     wait_for(lambda: proxy.roi_mean.shape == (1, FRAMES))
     wait_for(lambda: np.isfinite(proxy.azimuthal_intensity).any())
-    state = Path(proxy.get_property("StateDirectory")["StateDirectory"][0])
-    poni = state / pilatus.name.replace("/", "_") / "geometry.poni"
+    poni = pilatus.state_folder / "geometry.poni"
     assert Geometry.from_poni(poni, SHAPE).photon_energy == pytest.approx(13.5)
     assert "ROI far" in refusal(lambda: proxy.AddRoi("far=48,6,10,12"))
     proxy.ClearGeometry()
@@ -197,14 +162,14 @@ def test_a_mask_that_is_written_counts_at_once_and_one_that_does_not_fit_changes
 ) -> None:
     mask = np.zeros(SHAPE, np.uint8)
     mask[:7] = 1
-    send(source, pilatus, recording, filename="")
+    send(source, pilatus, recording)
     pilatus.proxy.mask = mask
     assert "pixels, the frame" in refusal(
         lambda: setattr(pilatus.proxy, "mask", np.ones((3, 4), np.uint8))
     )
     np.testing.assert_array_equal(pilatus.proxy.mask, mask)
     pilatus.proxy.ClearAccumulation()
-    send(source, pilatus, recording, filename="")
+    send(source, pilatus, recording)
     masked = np.where(mask, 0, expected_sum(frames))
     np.testing.assert_array_equal(pilatus.proxy.accumulated_image, masked)
     assert pilatus.proxy.valid_count[:7].max() == 0
@@ -222,7 +187,7 @@ def test_curves_of_rois_are_pushed_to_who_listens(
         EventType.CHANGE_EVENT,
         lambda event: event.err or seen.append(event.attr_value.value.shape),
     )
-    send(source, pilatus, recording, filename="")
+    send(source, pilatus, recording)
     wait_for(lambda: seen and seen[-1][-1] == FRAMES)
     pilatus.proxy.unsubscribe_event(event)
     pilatus.proxy.DeleteRoi("pushed")
@@ -285,35 +250,22 @@ def compare_ledgers(simulator: Served, pilatus: Served) -> None:
     assert "no fault" in refusal(lambda: simulator.proxy.InjectFault("explode 3"))
 
 
-@pytest.fixture
-def restarting() -> Iterator[list[Replay]]:
-    """Detectors to be closed at the end."""
-    detectors: list[Replay] = []
-    yield detectors
-    for one in detectors:
-        one.close()
-
-
 def test_a_detector_that_restarts_mid_series_is_taken_up_again(
-    start_device: StartDevice, recording: str, restarting: list[Replay], free_port: int
+    start_device: StartDevice, recording: str, free_port: int
 ) -> None:
     url = f"stins+tcp://127.0.0.1:{free_port}"
     pilatus = start_device("PilatusAccumulator", SourceUrl=url)
     pilatus.proxy.Start()
-    first = Replay(url)
-    restarting.append(first)
-    first.rate = 100.0
-    first.start(recording, filename="")
-    pilatus.wait_until_reduced(5)
-    first.stop(end=False)
-    first.close()
+    with open_detector(url) as first:
+        first.rate = 100.0
+        first.start(recording, filename="")
+        pilatus.wait_until_reduced(5)
+        first.stop(end=False)
     before = first.sent.images
-    second = Replay(url)
-    restarting.append(second)
-    second.rate = 1000.0
-    second.start(recording, filename="")
-    wait_for(lambda: pilatus.ledger()["reduced"] == before + FRAMES)
-    assert pilatus.state == DevState.RUNNING
+    with open_detector(url) as second:
+        second.start(recording, filename="")
+        wait_for(lambda: pilatus.ledger()["reduced"] == before + FRAMES)
+        assert pilatus.state == DevState.RUNNING
     counts = pilatus.ledger()
     assert (counts["rejected"], counts["lost"], counts["queued"]) == (0, 0, 0)
 
@@ -330,8 +282,7 @@ def test_a_killed_device_leaves_readable_files_and_resumes_its_sum(
     pilatus.proxy.AddRoi("spot=5,6,10,12")
     pilatus.proxy.Start()
     send(detector, pilatus, recording, filename="/there/whole.h5")
-    checkpoints = tmp_path / "state" / pilatus.name.replace("/", "_")
-    wait_for(lambda: list(checkpoints.glob("checkpoint_?.h5")))
+    wait_for(lambda: list(pilatus.state_folder.glob("checkpoint_?.h5")))
     detector.rate = 20.0
     detector.start(recording, filename="/there/cut.h5")
     pilatus.wait_until_reduced(FRAMES + 10)
@@ -342,9 +293,7 @@ def test_a_killed_device_leaves_readable_files_and_resumes_its_sum(
     again = start_device("PilatusAccumulator", pilatus.name, SourceUrl=url, OutputRoot=str(output))
     assert again.state == DevState.STANDBY
     for name, least in (("whole", FRAMES), ("cut", 5)):
-        path = output / f"{name}_pilatus.h5"
-        wait_for(lambda path=path: complete(path))
-        with h5py.File(path) as file:
+        with h5py.File(complete(output / f"{name}_pilatus.h5")) as file:
             assert len(file["entry/rois/spot/time"]) >= least
     assert again.proxy.accumulated_frames == FRAMES
     np.testing.assert_array_equal(again.proxy.accumulated_image, expected_sum(frames))
@@ -359,9 +308,8 @@ def test_a_killed_device_leaves_readable_files_and_resumes_its_sum(
 def test_republished_images_are_the_next_devices_frames(
     pilatus: Served, source: Replay, start_device: StartDevice, recording: str
 ) -> None:
-    [url] = pilatus.proxy.get_property("RepublishUrl")["RepublishUrl"]
-    second = start_device("PilatusAccumulator", SourceUrl=url)
+    second = start_device("PilatusAccumulator", SourceUrl=pilatus.setting("RepublishUrl"))
     second.proxy.Start()
-    send(source, pilatus, recording, filename="", rate=50.0)
+    send(source, pilatus, recording, rate=50.0)
     second.wait_until_reduced(FRAMES)
     np.testing.assert_array_equal(second.proxy.accumulated_image, pilatus.proxy.accumulated_image)

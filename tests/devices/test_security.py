@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data" / "link").symlink_to(folder / "private")
     (folder / "data" / "loop").symlink_to("loop")
     return folder
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Replay]:
-    """A detector for all tests."""
-    replay = Replay("stins+tcp://127.0.0.1:0")
-    replay.rate = 1000.0
-    yield replay
-    replay.close()
 
 
 @pytest.fixture(scope="module")

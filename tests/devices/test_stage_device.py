@@ -94,8 +94,7 @@ def test_state_is_running_before_start_returns(idle: Served, detector: Replay) -
         idle.proxy.Start()
         assert idle.state == DevState.RUNNING
         idle.proxy.Start()
-        idle.proxy.Stop()
-        idle.wait_for_state(DevState.STANDBY)
+        idle.stop()
 
 
 def test_a_file_that_is_at_its_end_stops_the_device(

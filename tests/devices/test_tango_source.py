@@ -34,5 +34,4 @@ def test_events_of_an_image_are_a_source_for_the_next_device(
     assert second.state == DevState.RUNNING
     assert second.proxy.run_id > run_id
     assert second.ledger()["rejected"] == 0
-    second.proxy.Stop()
-    second.wait_for_state(DevState.STANDBY)
+    second.stop()

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ronda.core.sources.replay import Replay
-from ronda.tests.devices.conftest import Served, StartDevice, refusal
-from ronda.tests.devices.test_pilatus import complete, send
+from ronda.tests.devices.conftest import Served, StartDevice, complete, refusal, send
 from ronda.tests.waiting import wait_for
 from tango import DevState
 
@@ -60,7 +59,7 @@ def test_the_recorded_dark_is_subtracted_only_while_it_is_in_use(
     proxy.RecordDark(FRAMES)
     wait_for(lambda: proxy.dark_missing == FRAMES)
     proxy.UseDark()
-    send(detector, zyla, darkness, filename="")
+    send(detector, zyla, darkness)
     assert proxy.accumulated_frames == 0, "dark frames are no data"
     wait_for(lambda: proxy.dark_frames == FRAMES)
     assert proxy.dark_file.endswith(".npz")
@@ -72,13 +71,11 @@ def test_the_recorded_dark_is_subtracted_only_while_it_is_in_use(
     image[0, 1:3] = 12, 13
     np.testing.assert_array_equal(proxy.image, image)
     np.testing.assert_array_equal(proxy.accumulated_image, FRAMES * image)
-    path = tmp_path / "out" / "scan-0003_zyla_zyla.h5"
-    wait_for(lambda: complete(path))
-    with h5py.File(path) as file:
+    with h5py.File(complete(tmp_path / "out" / "scan-0003_zyla_zyla.h5")) as file:
         np.testing.assert_array_equal(file["entry/process/dark/mean"][()], 100 + PATTERN)
         assert file["entry/process/dark/frames"][()] == FRAMES
     proxy.RemoveDark()
-    send(detector, zyla, light, filename="")
+    send(detector, zyla, light)
     wait_for(lambda: not proxy.dark_valid)
     uniform = PATTERN + image
     np.testing.assert_array_equal(proxy.image, np.where(uniform < 12, 0, uniform))
@@ -100,9 +97,9 @@ def test_a_dark_in_use_survives_a_restart_and_frames_of_another_shape(
     tmp_path: Path,
 ) -> None:
     zyla.proxy.RecordDark(FRAMES)
-    send(detector, zyla, darkness, filename="")
+    send(detector, zyla, darkness)
     zyla.proxy.UseDark()
-    kept = tmp_path / "state" / zyla.name.replace("/", "_") / "parameters.yaml"
+    kept = zyla.state_folder / "parameters.yaml"
     wait_for(lambda: kept.exists() and ".npz" in kept.read_text())
     zyla.process.kill()
     again = start_device("ZylaThresholder", zyla.name, SourceUrl=f"stins+{detector.address}")

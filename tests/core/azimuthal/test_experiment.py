@@ -5,7 +5,6 @@ import math
 import threading
 from pathlib import Path
 
-import fabio
 import numpy as np
 import pytest
 from pyFAI.detectors import Detector, detector_factory
@@ -17,6 +16,7 @@ from ronda.core.azimuthal.rings import rings
 from ronda.core.azimuthal.splitting import Split, splitting
 from ronda.core.azimuthal.units import Unit
 from ronda.core.poni import read_poni
+from ronda.tests.image_files import write_image
 
 SHAPE = (24, 35)
 PLACE = {"dist": 0.05, "poni1": 0.001, "poni2": 0.0017, "rot1": 0.1, "rot2": -0.05, "rot3": 0.3}
@@ -102,8 +102,7 @@ def test_mask_file_replaces_the_gaps_of_the_detector(tmp_path):
     assert gaps.experiment((619, 487)).mask.sum() == 487 * 17 * 2
     mask = np.zeros(shape, np.uint8)
     mask[3, 4] = 7
-    edf = str(tmp_path / "mask.edf")
-    fabio.edfimage.EdfImage(data=mask).write(edf)
+    edf = str(write_image(tmp_path / "mask.edf", mask))
     assert np.argwhere(Setup(name, mask_file=edf).experiment(shape).mask).tolist() == [[3, 4]]
     assert plain.detector_name == "Pilatus 100k"
 

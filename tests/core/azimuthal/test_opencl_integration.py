@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fabio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from ronda.core.frame import Frame, Series
 from ronda.core.stage import Connection
 from ronda.core.tomography.parameters import DiffTomoParameters
 from ronda.core.tomography.stage import DiffTomoStage
+from ronda.tests.image_files import write_image
 
 SHAPE = (75, 81)
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16",
@@ -48,9 +48,10 @@ def setups(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Setup]:
         "dark": random.uniform(-1, 4, SHAPE),
         "flat": random.uniform(0.3, 2, SHAPE),
     }
-    for name, image in images.items():
-        fabio.edfimage.EdfImage(image.astype(np.float32)).write(str(folder / f"{name}.edf"))
-    files = {name: str(folder / f"{name}.edf") for name in images}
+    files = {
+        name: str(write_image(folder / f"{name}.edf", image.astype(np.float32)))
+        for name, image in images.items()
+    }
     plain = Setup(str(folder / "a.poni"), solid_angle=False)
     full = replace(
         plain, solid_angle=True, polarization=0.9, dummy=4.0, delta_dummy=0.5,

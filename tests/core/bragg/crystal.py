@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ronda.core.bragg.densify import Densifier
 from ronda.core.bragg.sparse_file import SparseFile
 from ronda.core.bragg.stage import BraggStage
 from ronda.core.frame import SeriesEnd
+from ronda.core.runner import Runner
 from ronda.core.simulation.eiger import simulate_eiger
 from ronda.core.sinks.nexus import NexusWriter
 from ronda.tests.core.images.bench import Bench, Camera, make_runner, run
@@ -63,16 +66,21 @@ def write_sparse(
     **values: Any,
 ) -> dict[str, Any]:
     """Have a runner write frames to a sparse file; return the live outputs at its end."""
-    stage, writer = BraggStage(), NexusWriter(output_file=path)
-    runner = make_runner(stage, sinks=[writer], workers=workers, **values)
     camera = Camera(**(metadata or {}))
-    run(runner, camera.start, *camera.frames(*frames), SeriesEnd(camera.series))
+    with writing(path, workers, **values) as runner:
+        run(runner, camera.start, *camera.frames(*frames), SeriesEnd(camera.series))
+        return dict(runner.latch([one.name for one in BraggStage.outputs if one.live]).values)
+
+
+@contextmanager
+def writing(path: Path, workers: int = 2, **values: Any) -> Iterator[Runner]:
+    """Lend a runner that writes a sparse file."""
+    writer = NexusWriter(output_file=path)
+    runner = make_runner(BraggStage(), sinks=[writer], workers=workers, **values)
+    yield runner
     assert not writer.problem
     assert not writer.rows_dropped
-    names = [output.name for output in stage.outputs if output.live]
-    results = dict(runner.latch(names).values)
     runner.close()
-    return results
 
 
 def dense(path: Path) -> list[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Rings without a detector, and sparsification as plainly as it can be written."""
+"""Frames and rings without a detector, and sparsification as plainly as it can be written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,47 @@ from ronda.core.azimuthal.limits import pixel_limits, usable
 from ronda.core.azimuthal.rings import Rings
 from ronda.core.bragg.clipping import Background
 from ronda.core.bragg.layout import SAMPLE
-from ronda.core.bragg.picking import Sparsifying
+from ronda.core.bragg.picking import SparseFrame, Sparsifying
 from ronda.core.bragg.quantile import clipping_tables, excess, limits_of_clipping, picking_table
 from ronda.core.marks import as_pixels
 
+MODELS = ("poisson", "poisson-classic", "azimuthal", "hybrid", "2*I+1")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16",
+          "float32", "float64")  # fmt: skip
+EACH = [(dtype, "poisson") for dtype in DTYPES]
+EACH += [(dtype, model) for dtype in ("int32", "float32") for model in MODELS[1:]]
+CORRECTED = [(model, "float32", True, True) for model in MODELS]
+CORRECTED += [(model, "int32", True, False) for model in ("poisson", "hybrid")]
+CORRECTED += [(model, "uint16", False, True) for model in ("poisson", "poisson-classic")]
+"""Error model, pixel type, with a normalization, with a dark: seconds to compile each type."""
+SHAPE = (37, 41)
 CLOSE = 1e-9
+
+
+def least(dtype: str) -> float:
+    """Return the least that a pixel of a type may be."""
+    lowest = {"float16": -6e4, "float32": -1e30, "float64": -1e30}
+    return lowest[dtype] if dtype in lowest else int(np.iinfo(dtype).min)
+
+
+def frame(
+    rng: np.random.Generator, dtype: str, mean: float, spots: int, holes: int = 0
+) -> NDArray[Any]:
+    """Poisson background, some spots, some pixels far below, some marked ones."""
+    kind = np.dtype(dtype)
+    top = float(np.iinfo(kind).max) if kind.kind in "iu" else 1e4
+    image = np.minimum(rng.poisson(mean, SHAPE), top).astype(np.float64)
+    place = rng.integers(0, image.size, spots)
+    image.flat[place] = np.minimum(rng.choice([8.0, 50.0, 1e3, 1e6], spots), top)
+    exact: NDArray[Any] = image.astype(kind)
+    place, low = rng.integers(0, image.size, holes), least(dtype)
+    exact.flat[place] = rng.choice(np.array([max(low, -30), max(low, -1000), low], kind), holes)
+    marked = rng.integers(0, image.size, 5)
+    if kind.kind == "u":
+        exact.flat[marked] = np.iinfo(kind).max
+    else:
+        exact.flat[marked] = rng.choice([-1, -2], 5)
+    return exact
 
 
 class Setup:
@@ -71,6 +107,48 @@ class PlainRings:
 
 def _flat(image: NDArray[Any] | None) -> NDArray[np.float32] | None:
     return None if image is None else image.astype(np.float32).ravel()
+
+
+def corrected_rings(
+    rng: np.random.Generator,
+    bins: int,
+    with_norm: bool,
+    with_dark: bool,
+    most_dark: float = 3.0,
+    **more: Any,
+) -> PlainRings:
+    """Return rings of pixels that are corrected; some of them, a column and a row are masked."""
+    mask = rng.random(SHAPE) < 0.1
+    mask[:, 7] = mask[-1] = True
+    return PlainRings(
+        SHAPE, bins, normalization=rng.uniform(0.2, 3, SHAPE) if with_norm else None,
+        dark=rng.uniform(-1, most_dark, SHAPE) if with_dark else None, mask=mask, **more,
+    )  # fmt: skip
+
+
+def rings_of_few(
+    outlier: int, shape: tuple[int, int] = SHAPE, bins: int = 12, most: bool = False
+) -> tuple[NDArray[Any], PlainRings]:
+    """Return rings of 1, 2... pixels of 2 counts, half of them outliers: just less, or `most`."""
+    image, rings = np.full(shape, 2, np.int32), PlainRings(shape, bins)
+    order = np.random.default_rng(1).permutation(image.size)
+    rings.ring[:] = rings.bins
+    for ring in range(rings.bins):
+        chosen, order = order[: ring + 1], order[ring + 1 :]
+        rings.ring[chosen] = ring
+        image.flat[chosen[: (chosen.size + most) // 2]] = outlier
+    return image, rings
+
+
+def kept_of(found: SparseFrame, image: NDArray[Any]) -> NDArray[np.bool_]:
+    """Check that kept pixels are those of a frame in their order; return which, flat."""
+    assert (np.diff(found.index.astype(np.int64)) > 0).all()
+    assert found.index.dtype == np.uint32
+    assert found.intensity.dtype == image.dtype
+    np.testing.assert_array_equal(found.intensity, image.ravel()[found.index])
+    kept = np.zeros(image.size, np.bool_)
+    kept[found.index] = True
+    return kept
 
 
 class Plain:

@@ -15,6 +15,7 @@ from ronda.core.bragg.parameters import BraggParameters
 from ronda.core.bragg.sparse_file import SparseFile, StoredFrame
 from ronda.core.compute.device import opencl_devices
 from ronda.tests.core.bragg.crystal import Crystal, dense, make_crystal, write_sparse
+from ronda.tests.core.bragg.pyfai_peers import by_opencl, by_python, jaccard
 from ronda.tests.core.bragg.spots import (
     Real,
     find_spots,
@@ -23,7 +24,6 @@ from ronda.tests.core.bragg.spots import (
     weak_frame,
     weak_settings,
 )
-from ronda.tests.core.bragg.test_picking import by_opencl, by_python, jaccard
 from scipy.special import ndtr
 
 REAL_FRAME = "0007"

@@ -22,10 +22,18 @@ from ronda.core.bragg.picking import SparseFrame, Sparsifier, Sparsifying
 from ronda.core.bragg.quantile import excess, picking_table
 from ronda.core.compute.device import Compute, opencl_devices
 from ronda.tests.core.bragg.crystal import SHAPE as CRYSTAL_SHAPE
-from ronda.tests.core.bragg.crystal import Crystal, bench, dense, make_crystal, write_sparse
-from ronda.tests.core.bragg.sparsifying import Plain, PlainRings
+from ronda.tests.core.bragg.crystal import Crystal, bench, dense, write_sparse
+from ronda.tests.core.bragg.sparsifying import (
+    CORRECTED,
+    EACH,
+    SHAPE,
+    Plain,
+    PlainRings,
+    corrected_rings,
+    frame,
+    kept_of,
+)
 from ronda.tests.core.bragg.spots import weak_frame, weak_settings
-from ronda.tests.core.bragg.test_clipping import CORRECTED, EACH, SHAPE, frame
 from scipy.ndimage import convolve, maximum_filter
 
 Floats = NDArray[np.float64]
@@ -74,14 +82,9 @@ def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying, side: int) -
     single = Sparsifier(rings.as_rings, how).sparsify(image)
     found = with_boxes(single, image, rings.as_rings, how, side)
     plain = PlainBoxes(image, rings, how, side, single.background)
-    kept, alone = np.zeros(image.size, np.bool_), np.zeros(image.size, np.bool_)
-    kept[found.index], alone[single.index] = True, True
+    kept, alone = kept_of(found, image), kept_of(single, image)
     assert kept[alone | plain.pixels(plain.sure)].all()
     assert not kept[~(alone | plain.pixels(plain.possible))].any()
-    assert (np.diff(found.index.astype(np.int64)) > 0).all()
-    assert found.index.dtype == np.uint32
-    assert found.intensity.dtype == image.dtype
-    np.testing.assert_array_equal(found.intensity, image.ravel()[found.index])
     return found
 
 
@@ -119,12 +122,7 @@ def test_boxes_of_a_frame_with_corrections_and_gaps_are_kept_exactly_if_they_sta
     cutoff: float, noise: float, side: int,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
-    mask = rng.random(SHAPE) < 0.1
-    mask[:, 7:9] = mask[-1] = True
-    plain = PlainRings(
-        SHAPE, bins, normalization=rng.uniform(0.2, 3, SHAPE) if with_norm else None,
-        dark=rng.uniform(-1, 30, SHAPE) if with_dark else None, mask=mask,
-    )  # fmt: skip
+    plain = corrected_rings(rng, bins, with_norm, with_dark, most_dark=30)
     how = Sparsifying(cutoff_pick=cutoff, noise=noise, error_model=parse_error_model(model))
     check(frame(rng, dtype, 6.0, 60), plain, how, side)
 
@@ -199,11 +197,6 @@ def test_what_stands_out_in_a_box_has_the_same_counts_when_rebuilt(
 
 
 # --------------------------------------------------------------------- in the stage
-
-
-@pytest.fixture(scope="module")
-def crystal(tmp_path_factory: pytest.TempPathFactory) -> Crystal:
-    return make_crystal(tmp_path_factory.mktemp("boxes"), 1)
 
 
 @pytest.mark.parametrize("dtype", ["u4", "i4", "f4", "u8", ">u2"])

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from ronda.core.azimuthal.errors import ErrorModel, parse_error_model
 from ronda.core.bragg.clipping import Background, clipping_model
 from ronda.core.bragg.picking import Sparsifier, Sparsifying
-from ronda.tests.core.bragg.sparsifying import Plain, PlainRings
-
-MODELS = ("poisson", "poisson-classic", "azimuthal", "hybrid", "2*I+1")
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16",
-          "float32", "float64")  # fmt: skip
-EACH = [(dtype, "poisson") for dtype in DTYPES]
-EACH += [(dtype, model) for dtype in ("int32", "float32") for model in MODELS[1:]]
-CORRECTED = [(model, "float32", True, True) for model in MODELS]
-CORRECTED += [(model, "int32", True, False) for model in ("poisson", "hybrid")]
-CORRECTED += [(model, "uint16", False, True) for model in ("poisson", "poisson-classic")]
-"""Error model, pixel type, with a normalization, with a dark: seconds to compile each type."""
-SHAPE = (37, 41)
+from ronda.tests.core.bragg.sparsifying import (
+    CORRECTED,
+    EACH,
+    MODELS,
+    SHAPE,
+    Plain,
+    PlainRings,
+    corrected_rings,
+    frame,
+    least,
+    rings_of_few,
+)
 
 
 def background(image: NDArray[Any], rings: PlainRings, **changes: Any) -> Background:
@@ -46,32 +46,6 @@ def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> Backgroun
         found.deviation[clear], deviation[clear], rtol=1e-5, atol=1e-6 * scale + 1e-9
     )
     return found
-
-
-def least(dtype: str) -> float:
-    """Return the least that a pixel of a type may be."""
-    lowest = {"float16": -6e4, "float32": -1e30, "float64": -1e30}
-    return lowest[dtype] if dtype in lowest else int(np.iinfo(dtype).min)
-
-
-def frame(
-    rng: np.random.Generator, dtype: str, mean: float, spots: int, holes: int = 0
-) -> NDArray[Any]:
-    """Poisson background, some spots, some pixels far below, some marked ones."""
-    kind = np.dtype(dtype)
-    top = float(np.iinfo(kind).max) if kind.kind in "iu" else 1e4
-    image = np.minimum(rng.poisson(mean, SHAPE), top).astype(np.float64)
-    place = rng.integers(0, image.size, spots)
-    image.flat[place] = np.minimum(rng.choice([8.0, 50.0, 1e3, 1e6], spots), top)
-    exact: NDArray[Any] = image.astype(kind)
-    place, low = rng.integers(0, image.size, holes), least(dtype)
-    exact.flat[place] = rng.choice(np.array([max(low, -30), max(low, -1000), low], kind), holes)
-    marked = rng.integers(0, image.size, 5)
-    if kind.kind == "u":
-        exact.flat[marked] = np.iinfo(kind).max
-    else:
-        exact.flat[marked] = rng.choice([-1, -2], 5)
-    return exact
 
 
 @pytest.mark.parametrize(("dtype", "model"), EACH)
@@ -110,11 +84,7 @@ def test_rings_of_a_frame_with_corrections(
     holes: int, dummy: float | None,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
-    rings = PlainRings(
-        SHAPE, bins, normalization=rng.uniform(0.2, 3, SHAPE) if with_norm else None,
-        dark=rng.uniform(-1, 3, SHAPE) if with_dark else None,
-        mask=rng.random(SHAPE) < 0.1, dummy=dummy, delta_dummy=0.5,
-    )  # fmt: skip
+    rings = corrected_rings(rng, bins, with_norm, with_dark, dummy=dummy, delta_dummy=0.5)
     image = frame(rng, dtype, mean, 20, holes)
     check(image, rings, Sparsifying(error_model=parse_error_model(model)))
 
@@ -142,18 +112,6 @@ def test_bands_that_end_within_the_inner_range_are_clipped_pixel_by_pixel(model:
 
 
 # ---------------------------------------------------------------------- rings that are hard
-
-
-def rings_of_few(outlier: int) -> tuple[NDArray[Any], PlainRings]:
-    """Return rings of 1 to 12 pixels of 2 counts, half of them (1 of 3...) outliers."""
-    image, rings = np.full(SHAPE, 2, np.int32), PlainRings(SHAPE, 12)
-    order = np.random.default_rng(1).permutation(image.size)
-    rings.ring[:] = rings.bins
-    for ring in range(rings.bins):
-        chosen, order = order[: ring + 1], order[ring + 1 :]
-        rings.ring[chosen] = ring
-        image.flat[chosen[: chosen.size // 2]] = outlier
-    return image, rings
 
 
 @pytest.mark.parametrize("model", MODELS)

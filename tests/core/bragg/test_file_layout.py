@@ -25,17 +25,12 @@ from ronda.tests.core.bragg.crystal import (
     Crystal,
     bench,
     dense,
-    make_crystal,
     write_sparse,
+    writing,
 )
-from ronda.tests.core.images.bench import Camera, Script, make_runner
-
-PLACE = "entry_0000/sparse_frames"
-
-
-@pytest.fixture(scope="module")
-def crystal(tmp_path_factory: pytest.TempPathFactory) -> Crystal:
-    return make_crystal(tmp_path_factory.mktemp("crystal"))
+from ronda.tests.core.bragg.sparse_files import GROUP
+from ronda.tests.core.images.bench import Camera, make_runner, run
+from ronda.tests.image_files import write_image
 
 
 def tree_of(path: Path) -> dict[str, Any]:
@@ -105,11 +100,11 @@ def test_the_file_has_what_pyfais_has(crystal: Crystal, tmp_path: Path) -> None:
         assert other.attrs["creator"].startswith("pyFAI")
         assert one.attrs["default"] == other.attrs["default"]
         for name in ("index", "intensity", "frame_ptr", "radius", "background_avg", "dummy"):
-            np.testing.assert_array_equal(one[PLACE][name][()], other[PLACE][name][()])
+            np.testing.assert_array_equal(one[GROUP][name][()], other[GROUP][name][()])
         for name in ("radius", "mask"):
-            assert one[PLACE][name].attrs["unit"] == other[PLACE][name].attrs["unit"]
+            assert one[GROUP][name].attrs["unit"] == other[GROUP][name].attrs["unit"]
         np.testing.assert_allclose(
-            other[f"{PLACE}/normalization"], one[f"{PLACE}/normalization"], atol=2**-16
+            other[f"{GROUP}/normalization"], one[f"{GROUP}/normalization"], atol=2**-16
         )
         place = "entry_0000/beamline/Detector"
         for name in ("distance", "x_pixel_size", "beam_center_x", "beam_center_y"):
@@ -171,14 +166,12 @@ def test_beamline_detector_and_settings_are_named_in_the_file(
 def test_sources_are_named_and_linked_where_they_are_hdf5(crystal: Crystal, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         file["data"] = np.array(crystal.frames[:2])
-    fabio.edfimage.EdfImage(crystal.frames[2]).write(str(tmp_path / "raw.edf"))
+    write_image(tmp_path / "raw.edf", crystal.frames[2])
     names = [f"{tmp_path}/raw.h5::/data", f"{tmp_path}/raw.edf"]
-    stage, writer = BraggStage(), NexusWriter(output_file=tmp_path / "out.h5")
-    runner = make_runner(stage, sinks=[writer], **crystal.settings, save_source=True)
-    runner.start(lambda: FilesSource(names))
-    runner.wait()
-    assert runner.ledger.counts.reduced == 3
-    runner.close()
+    with writing(tmp_path / "out.h5", **crystal.settings, save_source=True) as runner:
+        runner.start(lambda: FilesSource(names))
+        runner.wait()
+        assert runner.ledger.counts.reduced == 3
     with h5py.File(tmp_path / "out.h5") as file:
         entry = file["entry_0000"]
         assert entry["sparsify/source"].asstr()[()].tolist() == names
@@ -188,8 +181,6 @@ def test_sources_are_named_and_linked_where_they_are_hdf5(crystal: Crystal, tmp_
 
 def test_a_reader_finds_whole_frames_while_the_file_grows(crystal: Crystal, tmp_path: Path) -> None:
     path, camera = tmp_path / "growing.h5", Camera()
-    stage, writer = BraggStage(), NexusWriter(output_file=path)
-    runner = make_runner(stage, sinks=[writer], **crystal.settings)
     seen: list[list[NDArray[Any]]] = []
 
     def look() -> None:
@@ -206,25 +197,21 @@ def test_a_reader_finds_whole_frames_while_the_file_grows(crystal: Crystal, tmp_
     steps: list[Any] = [camera.start]
     for first in (0, 4):
         steps += [*camera.frames(*crystal.frames[first : first + 4]), look]
-    runner.start(lambda: Script([*steps, SeriesEnd(camera.series)]))
-    runner.wait()
-    runner.close()
+    with writing(path, **crystal.settings) as runner:
+        run(runner, *steps, SeriesEnd(camera.series))
     assert [len(frames) for frames in seen] == [4, 8]
     np.testing.assert_array_equal(seen[1][:4], seen[0])
     np.testing.assert_array_equal(dense(path), seen[1])
 
 
 def test_each_series_has_its_own_images_and_counts(crystal: Crystal, tmp_path: Path) -> None:
-    stage = BraggStage()
-    writer = NexusWriter(tmp_path)
-    runner = make_runner(stage, sinks=[writer], **crystal.settings)
+    runner = make_runner(BraggStage(), sinks=[NexusWriter(tmp_path)], **crystal.settings)
     steps: list[Any] = []
     for number in (1, 2):
         camera = Camera(f"scan-{number}_eiger.h5")
         steps += [camera.start, *camera.frames(*crystal.frames[:number]), SeriesEnd(camera.series)]
         time.sleep(0.002)
-    runner.start(lambda: Script(steps))
-    runner.wait()
+    run(runner, *steps)
     runner.close()
     files = sorted(tmp_path.rglob("*.h5"))
     assert [len(dense(path)) for path in files] == [1, 2]

@@ -16,9 +16,16 @@ from ronda.core.bragg.filling import fill_of
 from ronda.core.bragg.picking import Sparsifier, Sparsifying
 from ronda.core.bragg.sparse_file import SparseFile
 from ronda.tests.core.bragg.crystal import write_sparse
-from ronda.tests.core.bragg.sparsifying import Plain, PlainRings
+from ronda.tests.core.bragg.sparsifying import (
+    CORRECTED,
+    DTYPES,
+    SHAPE,
+    Plain,
+    PlainRings,
+    corrected_rings,
+    frame,
+)
 from ronda.tests.core.bragg.spots import weak_frame, weak_settings
-from ronda.tests.core.bragg.test_clipping import CORRECTED, DTYPES, SHAPE, frame
 
 
 def check(image: Any, rings: PlainRings, how: Sparsifying) -> None:
@@ -62,10 +69,7 @@ def test_the_fill_is_told_as_the_background_is(
     model: str, dtype: str, with_norm: bool, with_dark: bool
 ) -> None:
     rng = np.random.default_rng(3)
-    rings = PlainRings(
-        SHAPE, 7, normalization=rng.uniform(0.2, 3, SHAPE) if with_norm else None,
-        dark=rng.uniform(-1, 3, SHAPE) if with_dark else None, mask=rng.random(SHAPE) < 0.1,
-    )  # fmt: skip
+    rings = corrected_rings(rng, 7, with_norm, with_dark)
     image = rng.poisson(6.0, SHAPE).astype(dtype)
     image[:, 9] = 100 if dtype == "float32" else np.iinfo(dtype).max
     check(image, rings, Sparsifying(cutoff_pick=2.0, noise=0.5))

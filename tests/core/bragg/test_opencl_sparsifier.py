@@ -29,10 +29,9 @@ from ronda.core.compute.device import Compute
 from ronda.core.compute.opencl import accelerator
 from ronda.core.frame import BadFrame, Encoded, Frame, Series
 from ronda.core.stage import Connection
-from ronda.tests.core.bragg.sparsifying import PlainRings
+from ronda.tests.core.bragg.sparsifying import MODELS, PlainRings, rings_of_few
 
 SHAPE = (137, 141)
-MODELS = ("poisson", "poisson-classic", "azimuthal", "hybrid", "2*I+1")
 DTYPES = ("uint8", "uint16", "int32", "uint64", "float16", "float64")
 """Each is another program, which PoCL takes a second for; integration is tested with all."""
 
@@ -144,13 +143,7 @@ def test_cycles_and_cutoffs(
 def test_rings_of_few_pixels_most_of_them_far_off(
     opencl: Compute, model: str, outlier: int
 ) -> None:
-    image, plain = np.full(SHAPE, 2, np.int32), PlainRings(SHAPE, 8)
-    order = np.random.default_rng(1).permutation(image.size)
-    plain.ring[:] = plain.bins
-    for ring in range(plain.bins):
-        chosen, order = order[: ring + 1], order[ring + 1 :]
-        plain.ring[chosen] = ring
-        image.flat[chosen[::2]] = outlier
+    image, plain = rings_of_few(outlier, SHAPE, 8, most=True)
     found = check(image, plain, opencl, error_model=parse_error_model(model))
     assert (found.background.count > 0).all()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import fabio
@@ -15,12 +14,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ronda.core.azimuthal.errors import ErrorModel, parse_error_model
 from ronda.core.bragg.picking import SparseFrame, Sparsifier, Sparsifying, sparsifier
-from ronda.tests.core.bragg.sparsifying import Plain, PlainRings
-from ronda.tests.core.bragg.test_clipping import CORRECTED, DTYPES, EACH, MODELS, SHAPE, frame
+from ronda.tests.conftest import SHARED_DATA
+from ronda.tests.core.bragg.pyfai_peers import by_opencl, by_python, jaccard
+from ronda.tests.core.bragg.sparsifying import (
+    CORRECTED,
+    DTYPES,
+    EACH,
+    MODELS,
+    SHAPE,
+    Plain,
+    PlainRings,
+    corrected_rings,
+    frame,
+    kept_of,
+)
 from scipy.special import ndtr
 from scipy.stats import poisson
-
-THAUMATIN = Path(__file__).parents[4] / "shared/data/thaumatin"
 
 
 def sparsify(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFrame:
@@ -31,13 +40,7 @@ def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFra
     """Compare the kept pixels with the plain threshold of each; return them."""
     found = sparsify(image, rings, how)
     expected, tie = Plain(image, rings, how).stands_out(found.background, how.cutoff_pick)
-    kept = np.zeros(image.size, np.bool_)
-    kept[found.index] = True
-    np.testing.assert_array_equal(kept[~tie], expected[~tie])
-    assert (np.diff(found.index.astype(np.int64)) > 0).all()
-    assert found.index.dtype == np.uint32
-    assert found.intensity.dtype == image.dtype
-    np.testing.assert_array_equal(found.intensity, image.ravel()[found.index])
+    np.testing.assert_array_equal(kept_of(found, image)[~tie], expected[~tie])
     return found
 
 
@@ -73,10 +76,7 @@ def test_a_pixel_of_a_frame_with_corrections_is_kept_exactly_if_it_is_over_its_t
     cutoff: float, noise: float,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
-    rings = PlainRings(
-        SHAPE, bins, normalization=rng.uniform(0.2, 3, SHAPE) if with_norm else None,
-        dark=rng.uniform(-1, 30, SHAPE) if with_dark else None, mask=rng.random(SHAPE) < 0.1,
-    )  # fmt: skip
+    rings = corrected_rings(rng, bins, with_norm, with_dark, most_dark=30)
     how = Sparsifying(cutoff_pick=cutoff, noise=noise, error_model=parse_error_model(model))
     check(frame(rng, dtype, 6.0, 60), rings, how)
 
@@ -249,76 +249,6 @@ def test_a_frame_of_another_size_is_refused() -> None:
 # ---------------------------------------------------------------------- pyFAI
 
 
-Picked = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-"""Index of the pixels kept, average, deviation."""
-
-
-def context() -> Any:
-    """Return an OpenCL context that compiles; PoCL does not on processors newer than itself."""
-    cl = pytest.importorskip("pyopencl")
-    why = "there is no OpenCL platform"
-    try:
-        for platform in cl.get_platforms():
-            made = cl.Context(platform.get_devices())
-            cl.Program(made, "kernel void nothing(global int *out) { out[0] = 0; }").build()
-            return made
-    except cl.Error as error:
-        why = f"OpenCL does not work here: {error!s:.120}"
-    return pytest.skip(why)
-
-
-def matrix(rings: PlainRings) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return the rings as pyFAI's sparse matrix."""
-    on_ring = np.flatnonzero(rings.ring < rings.bins)
-    order = on_ring[np.argsort(rings.ring[on_ring], kind="stable")]
-    count = np.bincount(rings.ring[on_ring], minlength=rings.bins)
-    pointer = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
-    return np.ones(order.size, np.float32), order.astype(np.int32), pointer
-
-
-def by_opencl(image: NDArray[Any], rings: PlainRings, model: str) -> Picked:
-    """Sparsify as sparsify-Bragg does."""
-    made = context()
-    from pyFAI.opencl.peak_finder import OCL_PeakFinder
-
-    engine = OCL_PeakFinder(
-        matrix(rings), image.size, bin_centers=rings.centres.astype(np.float32),
-        radius=rings.radius, empty=0.0, ctx=made, block_size=8,
-    )  # fmt: skip
-    found = engine.sparsify(
-        image, error_model=model, cutoff_clip=0.0, cycle=5, noise=1.0, cutoff_pick=3.0
-    )
-    return np.sort(found.index), found.background_avg, found.background_std
-
-
-def by_python(image: NDArray[Any], rings: PlainRings, model: str) -> Picked:
-    """Clip with pyFAI's engine in Python; the threshold of sparsify-Bragg on top."""
-    from pyFAI.engines.CSR_engine import CsrIntegrator1d
-
-    engine = CsrIntegrator1d(image.size, matrix(rings), bin_centers=rings.centres)
-    clip = "azimuthal" if model == "hybrid" else model
-    found = engine.sigma_clip(
-        image.astype(np.float32), error_model=clip, cutoff=0.0, cycle=5, dummy=-9, delta_dummy=0.1
-    )
-    average, deviation = found.intensity, found.std
-    if model == "hybrid":
-        # As in OpenCL, which this engine lacks: Poisson's deviation of what is left.
-        left = (engine.preprocessed.reshape(-1, 4)[:, 3] > 0) & (rings.ring < rings.bins)
-        variance = np.maximum(image.ravel()[left], 1)
-        sums = np.bincount(rings.ring[left], variance, minlength=rings.bins)
-        deviation = np.sqrt(sums / np.bincount(rings.ring[left], minlength=rings.bins))
-    radius = rings.radius.astype(np.float64).ravel()
-    distance = 3 * np.hypot(np.interp(radius, rings.centres, deviation), 1)
-    with np.errstate(invalid="ignore"):
-        over = image.ravel() - np.interp(radius, rings.centres, average) > distance
-    return np.flatnonzero(over), average, deviation
-
-
-def jaccard(left: NDArray[Any], right: NDArray[Any]) -> float:
-    union = np.union1d(left, right).size
-    return np.intersect1d(left, right).size / union if union else 1.0
-
-
 @pytest.fixture(scope="module")
 def simulated() -> Iterator[tuple[NDArray[Any], PlainRings]]:
     """Spots of some pixels on a background that falls with the radius."""
@@ -372,7 +302,7 @@ class PixelRings(PlainRings):
 @pytest.fixture(scope="module")
 def real() -> tuple[NDArray[Any], PixelRings]:
     """Return a thaumatin frame and its rings."""
-    path = THAUMATIN / "thau_3_2_0004.cbf.bz2"
+    path = SHARED_DATA / "thaumatin/thau_3_2_0004.cbf.bz2"
     if not path.exists():
         pytest.skip(f"no {path.name} in shared/data")
     image = np.ascontiguousarray(fabio.open(path).data)

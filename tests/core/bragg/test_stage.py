@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import fabio
 import h5py
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from ronda.core.codecs import decode
 from ronda.core.frame import BadFrame, Encoded, Frame, Rejected, Series, SeriesEnd
 from ronda.core.geometry import Geometry
 from ronda.core.parameters import ParameterError
-from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.stage import Settings
 from ronda.tests.core.bragg.crystal import (
     RINGS,
@@ -29,18 +27,14 @@ from ronda.tests.core.bragg.crystal import (
     Crystal,
     bench,
     dense,
-    make_crystal,
     write_sparse,
+    writing,
 )
-from ronda.tests.core.images.bench import Bench, Camera, Script, make_runner
+from ronda.tests.core.bragg.sparse_files import GROUP
+from ronda.tests.core.images.bench import Bench, Camera, Script, run
+from ronda.tests.image_files import write_image
 
-PLACE = "entry_0000/sparse_frames"
 MARK = np.iinfo(np.uint32).max
-
-
-@pytest.fixture(scope="module")
-def crystal(tmp_path_factory: pytest.TempPathFactory) -> Crystal:
-    return make_crystal(tmp_path_factory.mktemp("crystal"))
 
 
 def reason(crystal: Crystal, image: NDArray[Any], **values: Any) -> str:
@@ -82,7 +76,7 @@ def test_results_do_not_depend_on_the_number_of_workers(crystal: Crystal, tmp_pa
                     np.testing.assert_array_equal(data[()], other[()], err_msg=name)
         numbers = second["entry_0000/frames/number"][()]
         np.testing.assert_array_equal(numbers, np.arange(24))
-        np.testing.assert_array_equal(np.diff(second[f"{PLACE}/frame_ptr"]), four["kept_per_frame"])
+        np.testing.assert_array_equal(np.diff(second[f"{GROUP}/frame_ptr"]), four["kept_per_frame"])
 
 
 def test_counts_and_shares_are_what_they_say(crystal: Crystal) -> None:
@@ -130,8 +124,7 @@ def test_a_frame_of_marked_pixels_only_keeps_nothing(crystal: Crystal) -> None:
 
 
 def test_a_mask_of_every_pixel_is_refused_with_a_reason(crystal: Crystal, tmp_path: Path) -> None:
-    mask = tmp_path / "all.edf"
-    fabio.edfimage.EdfImage(np.ones(SHAPE, np.uint8)).write(str(mask))
+    mask = write_image(tmp_path / "all.edf", np.ones(SHAPE, np.uint8))
     assert "pixel" in reason(crystal, crystal.frames[0], mask_file=str(mask))
 
 
@@ -253,8 +246,7 @@ def test_a_frame_is_refused_with_the_reason(crystal: Crystal, tmp_path: Path) ->
     image = crystal.frames[0]
     assert "set poni_file" in reason(crystal, image, poni_file="")
     assert "Pilatus100k" in reason(crystal, image, poni_file=crystal.other_poni)
-    wrong = tmp_path / "mask.edf"
-    fabio.edfimage.EdfImage(np.zeros((3, 4), np.uint8)).write(str(wrong))
+    wrong = write_image(tmp_path / "mask.edf", np.zeros((3, 4), np.uint8))
     assert "(3, 4)" in reason(crystal, image, mask_file=str(wrong))
     text = [line for line in Path(crystal.poni).read_text().splitlines() if "Wave" not in line]
     dark = tmp_path / "nolight.poni"
@@ -333,22 +325,17 @@ def test_a_geometry_file_replaced_within_a_series_does_not_mix_rings(
 def test_other_parameters_in_mid_series_are_recorded_and_the_file_stays_whole(
     crystal: Crystal, tmp_path: Path
 ) -> None:
-    path = tmp_path / "changed.h5"
-    stage, writer, camera = BraggStage(), NexusWriter(output_file=path), Camera()
-    runner = make_runner(stage, sinks=[writer], **crystal.settings)
+    path, camera = tmp_path / "changed.h5", Camera()
     first, last = camera.frames(*crystal.frames[:4]), camera.frames(*crystal.frames[4:])
     change = {"cutoff_pick": 6.0, "error_model": "hybrid"}
-    steps = (*first, lambda: runner.configure(change), *last, SeriesEnd(camera.series))
-    runner.start(lambda: Script((camera.start, *steps)))
-    runner.wait()
-    assert runner.ledger.counts.reduced == 8
-    assert not writer.problem
-    runner.close()
+    with writing(path, **crystal.settings) as runner:
+        steps = (*first, lambda: runner.configure(change), *last, SeriesEnd(camera.series))
+        run(runner, camera.start, *steps)
     with h5py.File(path) as file:
         changes = file["entry_0000/process/changes"]
         assert changes["frame"][()].tolist() == [4]
         assert json.loads(changes["values"].asstr()[0]) == change
-        kept = np.diff(file[f"{PLACE}/frame_ptr"])
+        kept = np.diff(file[f"{GROUP}/frame_ptr"])
     runs = [bench(crystal), bench(crystal, **change)]
     rows = [
         runs[number // 4].frame(image, "u4")["sparse_index"].size
@@ -360,19 +347,17 @@ def test_other_parameters_in_mid_series_are_recorded_and_the_file_stays_whole(
 
 def test_a_rejected_frame_leaves_no_gap_in_the_file(crystal: Crystal, tmp_path: Path) -> None:
     path, camera = tmp_path / "gap.h5", Camera()
-    stage, writer = BraggStage(), NexusWriter(output_file=path)
-    runner = make_runner(stage, sinks=[writer], **crystal.settings)
     one, two = camera.frames(crystal.frames[0][:100], crystal.frames[1])
     good = camera.frames(*crystal.frames[2:4])
     steps = (camera.start, two, one, *good, Rejected("broken", 9), SeriesEnd(camera.series))
-    runner.start(lambda: Script(steps))
-    runner.wait()
-    counts = runner.ledger.counts
-    assert (counts.received, counts.reduced, counts.rejected) == (5, 3, 2)
-    runner.close()
+    with writing(path, **crystal.settings) as runner:
+        runner.start(lambda: Script(steps))
+        runner.wait()
+        counts = runner.ledger.counts
+        assert (counts.received, counts.reduced, counts.rejected) == (5, 3, 2)
     with h5py.File(path) as file:
         assert file["entry_0000/frames/number"][()].tolist() == [1, 2, 3]
-        assert len(file[f"{PLACE}/frame_ptr"]) == 4
+        assert len(file[f"{GROUP}/frame_ptr"]) == 4
         assert file["entry_0000/ledger/rejected"][()] == 2
 
 
@@ -422,7 +407,7 @@ def test_corrections_are_in_the_file_and_whole_frames_come_back_as_they_were(
 ) -> None:
     random = np.random.default_rng(3)
     dark = random.uniform(50, 200, SHAPE).astype(np.float32)
-    fabio.edfimage.EdfImage(dark).write(str(tmp_path / "dark.edf"))
+    dark_file = write_image(tmp_path / "dark.edf", dark)
     values = {**crystal.settings, "solid_angle": True, "polarization": 0.95}
     normalization = BraggParameters().changed(values).setup.experiment(SHAPE).normalization
     assert normalization is not None
@@ -431,7 +416,7 @@ def test_corrections_are_in_the_file_and_whole_frames_come_back_as_they_were(
     image = random.poisson(mean + dark).astype(np.uint16)
     image[100, 30] = 40_000
     path = tmp_path / "corrected.h5"
-    write_sparse(path, [image], dark_files=[str(tmp_path / "dark.edf")], **values)
+    write_sparse(path, [image], dark_files=[str(dark_file)], **values)
     with SparseFile(path) as file:
         assert file.normalization is not None
         assert file.normalization.min() < 0.999
@@ -455,10 +440,9 @@ def test_pixels_of_the_dummy_value_are_never_kept(crystal: Crystal, tmp_path: Pa
     pixels = [20 * SHAPE[1] + 20, 21 * SHAPE[1] + 21]
     assert np.isin(pixels, everything).all()
     assert not np.isin(pixels, index).any()
-    mask = tmp_path / "mask.edf"
     corner = np.zeros(SHAPE, np.uint8)
     corner[:5, :6] = 1
-    fabio.edfimage.EdfImage(corner).write(str(mask))
+    mask = write_image(tmp_path / "mask.edf", corner)
     path = tmp_path / "dummy.h5"
     write_sparse(path, [image], **crystal.settings, dummy=9.0, mask_file=str(mask))
     assert (dense(path)[0][corner > 0] == 9).all()

@@ -7,10 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from fabio.edfimage import EdfImage
 from ronda.core.frame import Frame, Rejected, SeriesStart
 from ronda.core.sources import Event, SourceError, open_source
 from ronda.core.sources.files import SOURCE_FILES, FilesSource, matching
+from ronda.tests.image_files import write_image
 
 SHAPE = (6, 7)
 
@@ -20,8 +20,7 @@ def image(value: int) -> np.ndarray:
 
 
 def edf(path: Path, value: int) -> Path:
-    EdfImage(data=image(value)).write(str(path))
-    return path
+    return write_image(path, image(value))
 
 
 def hdf5(path: Path, *values: int) -> Path:

@@ -11,28 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fabio.cbfimage import CbfImage
-from fabio.edfimage import EdfImage
-from fabio.tifimage import TifImage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 from ronda.core.frame import Frame, Rejected, SeriesEnd, SeriesStart
 from ronda.core.sources import Event, SourceError, open_source
+from ronda.tests.image_files import WRITERS, write_image
 
 IMAGE = np.random.default_rng(3).integers(0, 1000, (30, 40)).astype(np.int32)
-WRITERS = {"cbf": CbfImage, "edf": EdfImage, "tif": TifImage}
-
-
-def write(path: Path, *images: NDArray[Any]) -> Path:
-    """Write an image file; several images only into EDF."""
-    file = WRITERS[path.suffix[1:]](data=images[0])
-    for image in images[1:]:
-        file.append_frame(data=image)
-    file.write(str(path))
-    file.close()
-    return path
 
 
 def read(pattern: object) -> list[Event]:
@@ -56,7 +42,7 @@ def stack_of(events: Sequence[Event]) -> np.ndarray:
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_files_of_a_series_are_read_twice_or_out_of_order(tmp_path: Path, suffix: str) -> None:
     for number in (0, 1, 2, 9, 10, 11):
-        write(tmp_path / f"x_{number}.{suffix}", IMAGE + number)
+        write_image(tmp_path / f"x_{number}.{suffix}", IMAGE + number)
     events = read(tmp_path / f"x_*.{suffix}")
     np.testing.assert_array_equal(
         stack_of(events), [IMAGE + number for number in (0, 1, 2, 9, 10, 11)]
@@ -74,15 +60,15 @@ def test_files_of_a_series_are_read_twice_or_out_of_order(tmp_path: Path, suffix
 )
 def test_pixels_change_their_type(tmp_path: Path, suffix: str, dtype: str) -> None:
     image = (IMAGE % 200).astype(dtype)
-    frame = of(Frame, read(write(tmp_path / f"a.{suffix}", image)))[0]
+    frame = of(Frame, read(write_image(tmp_path / f"a.{suffix}", image)))[0]
     np.testing.assert_array_equal(frame.data, image)
     assert frame.dtype == image.dtype
     assert frame.dtype.isnative
 
 
 def test_frames_of_one_file_are_left_out(tmp_path: Path) -> None:
-    write(tmp_path / "x_0001.edf", IMAGE, IMAGE + 1, IMAGE + 2)
-    write(tmp_path / "x_0002.edf", IMAGE + 3)
+    write_image(tmp_path / "x_0001.edf", IMAGE, IMAGE + 1, IMAGE + 2)
+    write_image(tmp_path / "x_0002.edf", IMAGE + 3)
     np.testing.assert_array_equal(
         stack_of(read(tmp_path / "x_*.edf")), [IMAGE + number for number in range(4)]
     )
@@ -97,7 +83,7 @@ def test_pages_of_a_tiff_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_compressed_file_is_not_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "a_1.cbf", IMAGE)
+    path = write_image(tmp_path / "a_1.cbf", IMAGE)
     path.with_name("a_1.cbf.bz2").write_bytes(bz2.compress(path.read_bytes()))
     np.testing.assert_array_equal(stack_of(read(tmp_path / "*.bz2")), [IMAGE])
 
@@ -108,7 +94,7 @@ def test_a_pattern_finds_nothing(
 ) -> None:
     folder = tmp_path / "sub"
     folder.mkdir()
-    write((folder if "/" in pattern else tmp_path) / "a_1.edf", IMAGE)
+    write_image((folder if "/" in pattern else tmp_path) / "a_1.edf", IMAGE)
     (tmp_path / "a_2.edf").mkdir()
     monkeypatch.chdir(tmp_path)
     assert len(of(Frame, read(pattern))) == 1
@@ -116,7 +102,7 @@ def test_a_pattern_finds_nothing(
 
 
 def test_a_file_with_a_pattern_in_its_name_is_not_found(tmp_path: Path) -> None:
-    path = write(tmp_path / "a[1].edf", IMAGE)
+    path = write_image(tmp_path / "a[1].edf", IMAGE)
     assert len(of(Frame, read(path))) == 1
 
 
@@ -142,7 +128,7 @@ def test_nothing_is_read_without_a_word(
 )
 def test_a_damaged_file_counts_as_zeros(tmp_path: Path, suffix: str, damage: str) -> None:
     for number in range(3):
-        write(tmp_path / f"x_{number}.{suffix}", IMAGE + number)
+        write_image(tmp_path / f"x_{number}.{suffix}", IMAGE + number)
     path = tmp_path / f"x_1.{suffix}"
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 0x55
@@ -163,7 +149,7 @@ def test_a_damaged_file_counts_as_zeros(tmp_path: Path, suffix: str, damage: str
 
 @pytest.mark.allow_error_log
 def test_a_truncated_file_loses_its_whole_frames(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.edf", IMAGE, IMAGE + 1, IMAGE + 2)
+    path = write_image(tmp_path / "a.edf", IMAGE, IMAGE + 1, IMAGE + 2)
     path.write_bytes(path.read_bytes()[:-1000])
     events = read(path)
     np.testing.assert_array_equal(stack_of(events), [IMAGE, IMAGE + 1])
@@ -173,10 +159,10 @@ def test_a_truncated_file_loses_its_whole_frames(tmp_path: Path) -> None:
 @pytest.mark.allow_error_log
 def test_a_claimed_size_is_allocated(tmp_path: Path) -> None:
     for suffix, name in (("edf", b"Dim_1 = "), ("cbf", b"Fastest-Dimension: ")):
-        path = write(tmp_path / f"a.{suffix}", IMAGE)
+        path = write_image(tmp_path / f"a.{suffix}", IMAGE)
         path.write_bytes(path.read_bytes().replace(name + b"40", name + b"4000000000"))
         assert "outside 1 to 16384" in of(Rejected, read(path))[0].reason
-    path = write(tmp_path / "a.tif", IMAGE)
+    path = write_image(tmp_path / "a.tif", IMAGE)
     rows = struct.pack("<HHI", 0x101, 4, 1)  # the tag ImageLength, one long number
     for claim in (len(IMAGE), 4_000_000_000):
         assert of(Frame, read(path))
@@ -196,7 +182,7 @@ def test_a_colour_picture_is_taken_for_a_frame(tmp_path: Path) -> None:
 
 def test_ears_for_fabio_s_log_stay_behind(tmp_path: Path) -> None:
     before = list(logging.getLogger("fabio").handlers)
-    read(write(tmp_path / "a.edf", IMAGE))
+    read(write_image(tmp_path / "a.edf", IMAGE))
     events = open_source(f"images:{tmp_path}/a.edf").events()
     next(events), next(events)
     events.close()
@@ -213,7 +199,7 @@ def test_random_damage_crashes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, data: st.DataObject
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-    path = write(tmp_path / f"a.{data.draw(st.sampled_from(list(WRITERS)))}", IMAGE[:5, :7])
+    path = write_image(tmp_path / f"a.{data.draw(st.sampled_from(list(WRITERS)))}", IMAGE[:5, :7])
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -9,17 +9,14 @@ from typing import Any
 import fabio
 import numpy as np
 import pytest
-from fabio.cbfimage import CbfImage
-from fabio.edfimage import EdfImage
-from fabio.tifimage import TifImage
 from PIL import Image
 from ronda.core.frame import BadFrame, Encoded
 from ronda.core.sources.images import read_images
 from ronda.core.sources.stored import Place, read_place
+from ronda.tests.image_files import WRITERS, write_image
 
 DATA = Path(__file__).parents[4] / "shared/data"
 IMAGE = np.random.default_rng(5).integers(-3, 300, (30, 41)).astype(np.int32)
-WRITERS = {"cbf": CbfImage, "edf": EdfImage, "tif": TifImage}
 
 
 def only(path: Path) -> Any:
@@ -29,8 +26,7 @@ def only(path: Path) -> Any:
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_the_usual_file_goes_through_fabio_s_copies(tmp_path: Path, suffix: str) -> None:
-    WRITERS[suffix](data=IMAGE).write(str(tmp_path / f"a.{suffix}"))
-    found = only(tmp_path / f"a.{suffix}")
+    found = only(write_image(tmp_path / f"a.{suffix}", IMAGE))
     assert isinstance(found, Encoded)
     np.testing.assert_array_equal(found.decode(), IMAGE)
 
@@ -46,8 +42,7 @@ def test_a_detector_s_own_file_is_read_otherwise(name: str) -> None:
 
 
 def test_bytes_in_another_order_are_taken_as_they_are(tmp_path: Path) -> None:
-    path = tmp_path / "a.edf"
-    EdfImage(data=IMAGE).write(str(path))
+    path = write_image(tmp_path / "a.edf", IMAGE)
     head, pixels = path.read_bytes()[:512], IMAGE.astype(">i4").tobytes()
     path.write_bytes(head.replace(b"LowByteFirst ", b"HighByteFirst") + pixels)
     np.testing.assert_array_equal(only(path), IMAGE)
@@ -63,9 +58,8 @@ def test_bytes_in_another_order_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 def test_packed_pixels_are_taken_as_they_are(tmp_path: Path) -> None:
-    EdfImage(data=IMAGE).write(str(tmp_path / "a.edf"))
     packed = tmp_path / "b.edf.gz"
-    packed.write_bytes(gzip.compress((tmp_path / "a.edf").read_bytes()))
+    packed.write_bytes(gzip.compress(write_image(tmp_path / "a.edf", IMAGE).read_bytes()))
     np.testing.assert_array_equal(only(packed), IMAGE)
     Image.fromarray(IMAGE.astype(np.uint16)).save(tmp_path / "a.tif", compression="packbits")
     found = only(tmp_path / "a.tif")
@@ -89,7 +83,7 @@ def test_a_file_that_shrank_since_is_read_beyond(tmp_path: Path) -> None:
 
 def test_pixels_of_another_checksum_count(tmp_path: Path) -> None:
     path = tmp_path / "a.cbf"
-    CbfImage(data=IMAGE).write(str(path))
+    write_image(path, IMAGE)
     whole = path.read_bytes()
     begin = whole.index(b"Content-MD5: ") + 13
     path.write_bytes(whole[:begin] + b"1B2M2Y8AsgTpgAmY7PhCfg==" + whole[begin + 24 :])
