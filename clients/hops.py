@@ -16,6 +16,8 @@ from typing import Any
 from ..core.sinks.room import NOTED
 from .answers import DEVICE_TIME, Answer, Answers, Device, source_device
 
+NOBODY, READY, NO_SOURCE = "nobody sends at", "Ready: Start", "Not running: set SourceUrl"
+"""What the first line of Status has that must be told apart, which State does not tell."""
 SILENCE = 30.0
 """Seconds without a message, in the middle of a series, that are worth a look."""
 UNANSWERED = f"does not answer within {DEVICE_TIME:g} s"
@@ -144,9 +146,12 @@ def _stream(device: Device, answer: Answer, depth: int) -> Hop:
         return line(Mark.LOOK, "not known: who reads it does not answer")
     state, sentence, _ = _condition(answer)
     if state == "UNKNOWN":
-        hint = "" if depth else " Is the sender on, and armed?"  # else it stands above
+        asked = NOBODY in sentence and not depth  # else the sender stands above
+        hint = " Is the sender on, and armed?" if asked else ""
         return line(Mark.WRONG, "nothing can come", sentence + hint)
-    if state not in ("RUNNING", "ALARM"):
+    if state == "ALARM" and READY in sentence:
+        return line(Mark.LOOK, "is not read", "Start begins to read it.")
+    if state not in ("RUNNING", "ALARM") or NO_SOURCE in sentence:
         return line(Mark.LOOK, "is not read")
     lost = values.get("frames_lost", 0)
     rate = f"{values.get('input_rate') or 0:.1f} frames/s, {lost or 'none'} lost"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .frame import Series
-from .history import History
 from .ledger import Ledger
-from .sinks.base import Sink
-from .stage import Closing, Stage
+from .report import Report, Shared
+from .stage import Closing
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +29,16 @@ class _Ending:
     series: Series
     closing: Closing
     tally: Ledger
+    cut: str
     deadline: float
 
 
 class Background:
-    """A thread for what must not hold up frames.
+    """Does what must not hold up frames, in a thread of its own in each run."""
 
-    Parameters
-    ----------
-    stage, sinks
-        Of the runner.
-    lock
-        The runner's lock, under which the stage may be touched.
-    history
-        Goes into every file.
-    """
-
-    def __init__(
-        self,
-        stage: Stage[Any, Any],
-        sinks: Sequence[Sink],
-        lock: threading.Lock,
-        history: History,
-    ) -> None:
-        self._stage, self._sinks, self._lock, self._history = stage, sinks, lock, history
+    def __init__(self, shared: Shared, report: Report) -> None:
+        self._stage, self._sinks, self._lock = shared.stage, shared.sinks, shared.lock
+        self._history, self._report = shared.history, report
         self._endings: list[_Ending] = []
         self._open: tuple[Series, Ledger] | None = None
         self._wake = threading.Event()
@@ -61,21 +46,28 @@ class Background:
         self._dirty = False
         self.problem = ""
         """What went wrong here last; empty if nothing did."""
-        self.thread = threading.Thread(target=self._run, name="ronda-background", daemon=True)
+
+    def start(self) -> None:
+        """Begin a run; returns at once."""
+        self._open, self._stopping, self.problem = None, False, ""
+        self._thread = threading.Thread(target=self._run, name="ronda-background", daemon=True)
+        self._thread.start()
 
     def touched(self, series: Series, tally: Ledger) -> None:
         """Note that a frame of this series was reduced."""
         self._open = (series, tally)
         self._dirty = True
 
-    def changed(self) -> None:
-        """Note that there is a state to be kept though no frame was reduced."""
-        self._dirty = True
+    def keep_state(self) -> None:
+        """Write a checkpoint; call it under the lock, so that none overtakes a newer one."""
+        if (state := self._stage.state()) is not None:
+            for sink in self._sinks:
+                sink.checkpoint(state)
 
-    def finish(self, series: Series, closing: Closing, tally: Ledger) -> None:
-        """Have a series' file closed as soon as nothing more can change."""
+    def finish(self, series: Series, closing: Closing, tally: Ledger, cut: str) -> None:
+        """Have a series' file closed as soon as nothing more can change; what cut it is noted."""
         self._open = None
-        self._endings.append(_Ending(series, closing, tally, time.monotonic() + GRACE))
+        self._endings.append(_Ending(series, closing, tally, cut, time.monotonic() + GRACE))
         self._wake.set()
 
     def calculate_soon(self) -> None:
@@ -89,7 +81,7 @@ class Background:
         """Close what is still to be closed, and wait for the thread."""
         self._stopping = True
         self._wake.set()
-        self.thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         deferred = time.monotonic()
@@ -112,13 +104,16 @@ class Background:
             self._wake.clear()
 
     def _calculate(self) -> None:
+        """Do what is due; what it changed is shown though no frame came."""
         with self._lock:
             work = self._stage.deferred()
+            self._report.publish_values()
         if work is None:
             return
         store = work()
         with self._lock:
             store()
+            self._report.publish_values()
 
     def _write_late(self) -> None:
         """Write what belongs to frames of the open file that are reduced already."""
@@ -144,6 +139,8 @@ class Background:
         tree: dict[str, Any] = {}
         self._guard(lambda: tree.update(ending.closing.tree()))
         tree.update(self._account(ending.tally))
+        if ending.cut:
+            tree["end_note"] = ending.cut
         for sink in self._sinks:
             sink.finish(ending.series, tree)
 
@@ -152,13 +149,13 @@ class Background:
             return
         self._dirty = False
         with self._lock:
-            state, update, opened = self._stage.state(), self._stage.update(), self._open
+            self.keep_state()
+            update, opened = self._stage.update(), self._open
+        if opened is None:
+            return
+        series, tally = opened
         for sink in self._sinks:
-            if state is not None:
-                sink.checkpoint(state)
-            if opened is not None:
-                series, tally = opened
-                sink.update(series, {**update, **self._account(tally)})
+            sink.update(series, {**update, **self._account(tally)})
 
     def _account(self, tally: Ledger) -> dict[str, Any]:
         """Return a series' counts and who changed what, as they stand in its file."""

@@ -213,6 +213,8 @@ class SeriesEnd:
     """A series ended; no more of its frames are expected."""
 
     series: Series
+    announced: bool = True
+    """False if the sender did not say so: it began another one, or there is nothing more."""
 
 
 @dataclass(frozen=True, slots=True)

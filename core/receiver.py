@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from .frame import Away, Notice
-from .sources.base import Event, Source, SourceError
+from .sources.base import Event, Source, SourceError, UrlError
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Receiver:
         """Why the source is gone; empty while it is there."""
         self.failure = ""
         """Why it cannot be read at all; empty if it can."""
+        self.lasting = False
+        """True if that stays so however often it is tried: its address has to be corrected."""
         self.last_message_time = 0.0
         """Unix time in s at which something last came: header, frame, end; 0: nothing yet."""
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -68,7 +70,8 @@ class Receiver:
                 self._read()
                 return
             except OSError as error:
-                if not (self._source and self._source.live):
+                self.lasting = isinstance(error, UrlError)
+                if self.lasting or not (self._source and self._source.live):
                     self.failure = str(error)
                     log.warning("source cannot be read: %s", error)
                     return
@@ -76,6 +79,10 @@ class Receiver:
                     wait = FIRST_WAIT
                 self.lost = f"source lost ({error}); opening it again"
                 log.warning("%s in %.1f s", self.lost, wait)
+            except Exception as error:  # a defect, or no memory: nobody else would tell of it
+                self.failure = f"internal error while reading: {_sentence(error)}"
+                log.exception("reading has ended")
+                return
             self._stopping.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -114,3 +121,9 @@ class Receiver:
             log.warning("%s", reason)
         else:
             log.info("the source is there again")
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an error says, on one line; some, as those of memory, have only a name."""
+    name, said = type(error).__name__, " ".join(str(error).split())
+    return f"{name}: {said}" if said else name

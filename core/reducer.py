@@ -5,50 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from .background import Background
 from .frame import BadFrame, Frame, Series
-from .history import History
 from .ledger import Ledger
 from .order import OrderedQueue, Ticket
 from .receiver import Receiver
-from .report import Report
-from .sinks.base import Sink
-from .stage import Row, Settings, Stage
+from .report import Report, Shared
+from .stage import Row, Settings
 
 log = logging.getLogger(__name__)
 
+UNANNOUNCED = "its end was not announced"
+"""How a series came to its end that another one followed, or nothing more."""
+
 
 class Reducer:
-    """Carries out tickets one after the other, run after run.
+    """Carries out tickets one after the other, run after run."""
 
-    Parameters
-    ----------
-    stage, sinks
-        Of the runner.
-    lock
-        The runner's lock, under which the stage may be touched.
-    report
-        Takes what is counted, went wrong, and is to be shown.
-    history
-        Goes into every file.
-    """
-
-    def __init__(
-        self,
-        stage: Stage[Any, Any],
-        sinks: Sequence[Sink],
-        lock: threading.Lock,
-        report: Report,
-        history: History,
-    ) -> None:
-        self._stage, self._sinks, self._lock, self._report = stage, sinks, lock, report
-        self._history = history
-        self.background = Background(stage, sinks, lock, history)
-        """Does what must not hold up frames, in a thread of its own in each run."""
+    def __init__(self, shared: Shared, report: Report, background: Background) -> None:
+        self._stage, self._sinks, self._lock = shared.stage, shared.sinks, shared.lock
+        self._report, self._background = report, background
         self.series: Series | None = None
         """The series that is open, as far as it is reduced."""
         self._tally = Ledger()
@@ -57,12 +37,10 @@ class Reducer:
 
     def start(self, queue: OrderedQueue, receiver: Receiver) -> None:
         """Begin to take what `receiver` has put into a queue; returns at once."""
-        self.background = Background(self._stage, self._sinks, self._lock, self._history)
         self._thread = threading.Thread(
             target=self._run, args=(queue, receiver), name="ronda-reduce", daemon=True
         )
-        for thread in (self.background.thread, self._thread):
-            thread.start()
+        self._thread.start()
 
     def join(self) -> None:
         """Wait until the queue, which is closed, is empty."""
@@ -84,18 +62,21 @@ class Reducer:
 
     def begin_series(self, series: Series, tally: Ledger, settings: Settings) -> None:
         """Begin a series, whose frames are counted in `tally`; to be carried out."""
-        self.finish_series()
+        self.finish_series(UNANNOUNCED)
         self.series, self._tally = series, tally
         self._has_rows = False
         self._stage.begin(series, settings)
 
-    def finish_series(self) -> None:
-        """End the series that is open, if one is; to be carried out."""
+    def finish_series(self, cut: str = "") -> None:
+        """End the series that is open, if one is; to be carried out.
+
+        If its end was not announced, `cut` tells for its file how it came to it.
+        """
         if self.series is None:
             return
         closing = self._stage.finish(self.series)
         if self._has_rows:
-            self.background.finish(self.series, closing, self._tally)
+            self._background.finish(self.series, closing, self._tally, cut)
         self.series = None
 
     def notes(self) -> Iterator[str]:
@@ -142,7 +123,7 @@ class Reducer:
             row = self._stage.reduce(frame, result, ticket.settings)
             self._report.count(ticket.tally, reduced=1)
             self._write(frame, row, ticket.settings)
-            self.background.touched(frame.series, self._tally)
+            self._background.touched(frame.series, self._tally)
             reduced = time.perf_counter() - begin
             self._report.spent.add(seconds, reduced)
             self._report.publish(frame, ticket.settings, seconds + reduced, receiver.live)

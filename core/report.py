@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .frame import Frame
+from .history import History
 from .latency import latency
 from .ledger import Ledger
 from .receiver import Receiver
 from .results import Activity, Health, Results, Spent, Way
 from .sinks.base import Sink
+from .sparing import SparingLog
 from .stage import Kind, Settings, Stage
 
 log = logging.getLogger(__name__)
@@ -21,19 +23,23 @@ log = logging.getLogger(__name__)
 _CHEAP = (Kind.SCALAR, Kind.TEXT, Kind.TEXTS)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the parts of a runner work on together."""
+
+    stage: Stage[Any, Any]
+    sinks: Sequence[Sink]
+    history: History
+    """Goes into every file."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Under it alone the stage may be touched."""
+
+
 class Report:
-    """Keeps what is shown of one runner, over all its runs; readable from any thread.
+    """Keeps what is shown of one runner, over all its runs; readable from any thread."""
 
-    Parameters
-    ----------
-    stage, sinks
-        Of the runner.
-    lock
-        The runner's lock, under which the stage may be touched.
-    """
-
-    def __init__(self, stage: Stage[Any, Any], sinks: Sequence[Sink], lock: threading.Lock) -> None:
-        self._stage, self._sinks, self._lock = stage, sinks, lock
+    def __init__(self, shared: Shared) -> None:
+        self._stage, self._sinks, self._lock = shared.stage, shared.sinks, shared.lock
         self.ledger = Ledger()
         self.spent = Spent()
         self.results = Results()
@@ -43,7 +49,8 @@ class Report:
         self.notices: dict[str, str] = {}
         """What else there is to say, by what it is about; an empty one is not shown."""
         self._alarms: dict[str, str] = {}
-        self._cheap = [o.name for o in stage.outputs if o.live and o.kind in _CHEAP]
+        self._rejections = SparingLog(log)
+        self._cheap = [o.name for o in shared.stage.outputs if o.live and o.kind in _CHEAP]
 
     # ------------------------------------------------------- counts and alarms
 
@@ -68,7 +75,7 @@ class Report:
         self._alarms["rejected"] = (
             f"frames rejected: {self.ledger.counts.rejected}, the last because: {self.last_error}"
         )
-        log.warning("frame rejected: %s", self.last_error)
+        self._rejections.warn(f"frame rejected: {self.last_error}")
 
     def drop(self, tally: Ledger, frame: Frame) -> None:
         """Count a frame that came too soon, and say so."""
@@ -141,6 +148,7 @@ class Report:
             file_time=sink.file_time,
             file_complete=sink.file_complete,
             disk_time_left=sink.disk_time_left,
+            rows_lost=sum(each.rows_lost for each in self._sinks),
         )
 
     def health(
@@ -163,7 +171,7 @@ class Report:
         notes
             What there is to say of the open series.
         """
-        failures = [receiver.failure for receiver in receivers if receiver.failure]
+        failed = next((receiver for receiver in receivers if receiver.failure), None)
         lost = [receiver.lost for receiver in receivers if receiver.lost]
         problems = [sink.problem for sink in self._sinks if sink.problem]
         kept = [note for sink in self._sinks for note in sink.notes]
@@ -173,7 +181,8 @@ class Report:
             of_stage, alarms = self._stage.status(), self._stage.alarms()
         return Health(
             activity=activity,
-            failure=failures[0] if failures else "",
+            failure=failed.failure if failed else "",
+            lasting=failed is not None and failed.lasting,
             source_lost=lost[0] if lost else "",
             alarms=(*problems, *alarms, *self._alarms.values()),
             notes=(*filter(None, self.notices.values()), *notes, *kept, *of_stage),

@@ -48,6 +48,8 @@ class Way:
     """True once that file is closed for good."""
     disk_time_left: float = float("nan")
     """Seconds until the disk of that file is full; NaN: unknown, or it does not fill up."""
+    rows_lost: int = 0
+    """Frames that were reduced and are not known to be in a file that they belong to."""
 
 
 class Activity(Enum):
@@ -65,6 +67,8 @@ class Health:
     activity: Activity
     failure: str = ""
     """Why it cannot go on (a file that cannot be read); empty: it can."""
+    lasting: bool = False
+    """True if trying again is no use then: the address of the source has to be corrected."""
     source_lost: str = ""
     """Why the source is gone; it is being reopened."""
     alarms: tuple[str, ...] = ()

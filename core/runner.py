@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .admission import Admission
+from .background import Background
 from .compute.device import CPU, Compute
 from .frame import Away, BadFrame, Frame, Lost, Notice, Rejected, SeriesEnd, SeriesStart
 from .history import History, difference
@@ -26,8 +27,8 @@ from .order import OrderedQueue, Ticket
 from .parameters import Parameters
 from .positions import Position
 from .receiver import Receiver
-from .reducer import Reducer
-from .report import Report
+from .reducer import UNANNOUNCED, Reducer
+from .report import Report, Shared
 from .results import Activity, Health, Results, Way
 from .sinks.base import Sink
 from .sources.base import Event, Source
@@ -83,8 +84,9 @@ class Runner:
     ) -> None:
         self.stage, self.sinks, self.workers, self.policy = stage, tuple(sinks), workers, policy
         self.history = history or History()
-        self.lock = threading.Lock()
-        self.report = Report(stage, self.sinks, self.lock)
+        shared = Shared(stage, self.sinks, self.history)
+        self.lock = shared.lock
+        self.report = Report(shared)
         self.ledger = self.report.ledger
         self.queue = OrderedQueue(queue_bytes)
         self.configured: Callable[[], None] = _nothing
@@ -95,7 +97,8 @@ class Runner:
         """Held while something is queued with the settings that it came in under."""
         self._activity = Activity.IDLE
         self._receivers: list[Receiver] = []
-        self._reducer = Reducer(stage, self.sinks, self.lock, self.report, self.history)
+        self._background = Background(shared, self.report)
+        self._reducer = Reducer(shared, self.report, self._background)
         self._admission = Admission()
         self._tally = Ledger()
         stage.connection = Connection(self._save, self.configure, folder, compute)
@@ -125,23 +128,26 @@ class Runner:
         if positions:
             self._receivers.append(Receiver("ronda-positions", positions, self._accept_position))
         self._activity = Activity.RUNNING
+        self._background.start()
         self._reducer.start(self.queue, self._receivers[0])
         for receiver in self._receivers:
             receiver.thread.start()
 
-    def stop(self, drain: bool = True) -> None:
+    def stop(self, drain: bool = True, how: str = "stopped") -> None:
         """End the run: read no more, reduce what is queued (or drop it), close the files.
 
-        Blocks until that is done; harmless when nothing runs.
+        Blocks until that is done; harmless when nothing runs. The file of a series that
+        this cuts says how, unless the source had ended by itself.
         """
         if self._activity is Activity.IDLE:
             return
+        cut = UNANNOUNCED if self.ended else f"{how} before the end of the series"
         self._activity = Activity.DRAINING
         for receiver in self._receivers:
             receiver.stop()
         if not drain:
             self._drop(None)
-        self._end()
+        self._end(cut)
 
     def drop(self) -> None:
         """Drop the frames that wait, counted; lets a draining `stop` end soon."""
@@ -158,7 +164,7 @@ class Runner:
         for receiver in self._receivers:
             receiver.thread.join()
         self._activity = Activity.DRAINING
-        self._end()
+        self._end(UNANNOUNCED)
         for receiver in self._receivers:
             if receiver.failure:
                 raise OSError(receiver.failure)
@@ -180,16 +186,16 @@ class Runner:
 
     def close(self) -> None:
         """Stop and release the sinks; the runner is not used again."""
-        self.stop()
+        self.stop(how="closed")
         for sink in self.sinks:
             sink.close()
 
-    def _end(self) -> None:
-        self._token(self._reducer.finish_series)
+    def _end(self, cut: str) -> None:
+        self._token(partial(self._reducer.finish_series, cut))
         self.queue.close()
         self._reducer.join()
         self._pool.shutdown()
-        self._reducer.background.stop()
+        self._background.stop()
         for sink in self.sinks:
             sink.settle()
         self._activity = Activity.IDLE
@@ -226,7 +232,7 @@ class Runner:
                 self._settings = new
                 self._token(partial(self.stage.adopt, new))
             if self._activity is Activity.IDLE:
-                self._reducer.background.calculate_soon()
+                self._background.calculate_soon()
         changed = difference(old.parameters.to_json(), parameters.to_json())
         self.history.add(who, f"parameters {new.version}: {changed or 'the same values'}")
         self.configured()
@@ -257,15 +263,11 @@ class Runner:
             self._token(partial(self._handle, name, argument))
 
     def _handle(self, name: str, argument: Any) -> None:
-        """Have the stage carry out a command, and keep what it changed for a restart."""
+        """Have the stage carry out a command, and keep what it changed for a restart, at once."""
         self.stage.handle(name, argument)
-        if self._activity is not Activity.IDLE:
-            self._reducer.background.changed()
-            return
-        self._reducer.background.calculate_soon()
-        if (state := self.stage.state()) is not None:
-            for sink in self.sinks:
-                sink.checkpoint(state)
+        self._background.keep_state()
+        if self._activity is Activity.IDLE:
+            self._background.calculate_soon()
 
     def reset(self) -> None:
         """Forget alarms and failures; touches no data."""
@@ -284,8 +286,8 @@ class Runner:
 
     @property
     def last_error(self) -> str:
-        """Why a frame was rejected last, or a command not carried out; empty if neither."""
-        return self.report.last_error
+        """What went wrong last with a frame or command, else with a file; empty if nothing did."""
+        return self.report.last_error or next((s.problem for s in self.sinks if s.problem), "")
 
     def latch(self, names: Collection[str]) -> Results:
         """Return results with these outputs, all of one frame."""
@@ -300,7 +302,7 @@ class Runner:
     def health(self) -> Health:
         """How the runner is, now."""
         return self.report.health(
-            self._activity, self._receivers, self._reducer.background.problem, self._reducer.notes()
+            self._activity, self._receivers, self._background.problem, self._reducer.notes()
         )
 
     # ------------------------------------------------------------- receiving
@@ -318,8 +320,9 @@ class Runner:
                     self._token(
                         partial(self._reducer.begin_series, series, self._tally, self._settings)
                     )
-            case SeriesEnd():
-                self._token(self._reducer.finish_series)
+            case SeriesEnd(_, announced):
+                cut = "" if announced else UNANNOUNCED
+                self._token(partial(self._reducer.finish_series, cut))
             case Rejected(reason, frame_id, message_number):
                 self.report.count(self._tally, received=1)
                 self.report.reject(self._tally, reason, frame_id, message_number)

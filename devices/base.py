@@ -6,7 +6,9 @@ started and stopped by `Control`; events are pushed by the server's one `Pusher`
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,9 +19,10 @@ from numpy.typing import NDArray
 from tango import DevState
 from tango.server import command, device_property
 
+from ..core.history import difference
 from ..core.results import Activity
 from ..core.runner import QUEUE_BYTES, Policy
-from ..core.sources.base import open_source
+from ..core.sources.base import Source, open_source
 from ..core.stage import Stage
 from .assembly import Properties, assemble
 from .client import calling
@@ -27,8 +30,11 @@ from .common import Snapshot
 from .condition import condition
 from .control import Control
 from .declaration import commands_of, served_by
+from .resuming import Resumption
 from .served import Served, refusing
 from .serving import ServingDevice, ServingMeta
+
+log = logging.getLogger(__name__)
 
 
 class StageDeviceMeta(ServingMeta):
@@ -56,6 +62,9 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
     """A stage as a Tango device; a subclass names the stage and says what it is for."""
 
     stage_class: ClassVar[type[Stage[Any, Any]]]
+    went_on = ""
+    """When and why it went on by itself after a crash, in one sentence; Reset forgets it."""
+    _properties_before: dict[str, Any] | None = None
 
     SourceUrl = device_property(
         str,
@@ -123,16 +132,17 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         self._fault, self._problems = assembly.fault, assembly.problems
         self._problems["properties"] = self.properties_problem
         self._remember()
-        self.runner.history.add("", "started")
+        self._note_beginning()
         self.runner.configured = self._keep_parameters
         positions = partial(open_source, self.PositionsUrl) if self.PositionsUrl else None
         self._control = Control(
             self.runner,
-            partial(open_source, self.SourceUrl),
+            self._open_source,
             positions,
             prepare=self.runner.stage.warm_up,
             changed=self.refresh,
         )
+        self._go_on()
         self._alive = True
         self.begin_to_serve()
 
@@ -141,9 +151,42 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         super().delete_device()
         if self._alive:
             self._alive = False
+            self._resumption.end()
             self._control.close()
             if self._folder:
                 self._folder.close()
+
+    def _note_beginning(self) -> None:
+        """Take note of who had it begin anew, and with which properties."""
+        names = type(self).TangoClassClass.device_property_list
+        values = ((name, getattr(self, name)) for name in names)
+        scalar = (str, int, float)  # Tango has its own lists
+        after = {name: one if isinstance(one, scalar) else list(one) for name, one in values}
+        before, self._properties_before = self._properties_before, after
+        if before is None:
+            self.runner.history.add("", "started")
+        else:
+            self._note(": ".join(filter(None, ("Init", difference(before, after)))))
+
+    def _go_on(self) -> None:
+        """Start if the process before ended while it was running, without being told to."""
+        self._resumption = Resumption(self._folder)
+        self.went_on = ""
+        if self._fault or not (self._resumption.due and self.SourceUrl):
+            return
+        begin = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        why = "because it was running when it ended without being told to"
+        self.went_on = f"it went on by itself at {begin}, {why}; Reset acknowledges"
+        log.warning("%s goes on by itself, %s", self.get_name(), why)
+        self.runner.history.add("", f"goes on by itself, {why}")
+        self._resumption.start(by_itself=True)
+        self._control.start()
+
+    def _open_source(self) -> Source:
+        source = open_source(self.SourceUrl)
+        if not source.live:  # a file would be read from its beginning: its frames would count twice
+            self._resumption.end()
+        return source
 
     def _properties(self) -> Properties:
         return Properties(
@@ -235,13 +278,16 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         with refusing("Start"):
             self._check_startable()
         self._note("Start")
-        self._control.start()
+        with self._refreshing:
+            self._resumption.start()
+            self._control.start()
         self.refresh()
 
     @command
     def Stop(self) -> None:
         """Read no more; what has arrived is still reduced and the files are closed."""
         self._note("Stop")
+        self._resumption.end()
         self._control.stop()
         self.refresh()
 
@@ -249,6 +295,7 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
     def Abort(self) -> None:
         """Read no more, and drop what is queued; it is counted as dropped."""
         self._note("Abort")
+        self._resumption.end()
         self._control.abort()
         self.refresh()
 
@@ -262,6 +309,8 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
     def forget_problems(self) -> None:
         """Forget what there was to complain about."""
         self.runner.reset()
+        self._resumption.acknowledge()
+        self.went_on = ""
         self._control.problem = ""
         self._problems.clear()
 
@@ -273,7 +322,8 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
         if self._fault:
             raise ValueError(self._fault)
         if self.condition.state is DevState.FAULT:
-            raise ValueError(f"Reset first. {self.condition.status}")
+            first = "" if self.runner.health.lasting else "Reset first. "
+            raise ValueError(first + self.condition.status)
         if not self.SourceUrl:
             raise ValueError("SourceUrl is not set: say where frames come from, then Init")
 
@@ -293,6 +343,8 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
                 health = replace(health, activity=Activity.RUNNING)
             elif not ready:
                 return
+            else:
+                self._resumption.look(health.activity)
             health = replace(health, notes=(*health.notes, *self.notes()))
             queued = self.runner.ledger.counts.queued
             complaints = tuple(self.complaints())
@@ -300,12 +352,13 @@ class StageDevice(ServingDevice, metaclass=StageDeviceMeta):
 
     def notes(self) -> Iterator[str]:
         """Yield what else the device itself has to say."""
-        yield from ()
+        if self.went_on:
+            yield self.went_on
 
     def complaints(self) -> Iterator[str]:
         """Yield what the device itself has to complain about."""
         yield from (problem for problem in list(self._problems.values()) if problem)
         if self._folder and self._folder.problem:
             yield self._folder.problem
-        if self._alive and self._control.problem:
-            yield self._control.problem
+        if self._alive:
+            yield from filter(None, (self._control.problem, self._resumption.problem))

@@ -94,6 +94,11 @@ COMMON: tuple[Served[Snapshot], ...] = (
         unit="s",
     ),
     _shown(
+        "way.rows_lost",
+        CmdArgType.DevLong64,
+        "Reduced frames that are not known to be in the file that they belong to, since Init.",
+    ),
+    _shown(
         "queue_fill",
         float,
         "Part of the queue's memory that is taken by frames that wait.",

@@ -46,8 +46,11 @@ def condition(
     if fault:
         state, first, doing = DevState.FAULT, fault, ""
     elif health.failure:
-        state, first = DevState.FAULT, f"Stopped: {health.failure}. Reset, then Start tries again."
-        doing = ""
+        state, first, doing = (
+            DevState.FAULT,
+            f"Stopped: {health.failure}. {_way_on(health, source)}",
+            "",
+        )
     elif health.source_lost and health.activity is not Activity.IDLE:
         state, first = DevState.UNKNOWN, f"No frames can come: {health.source_lost}."
     elif alarms:
@@ -59,6 +62,13 @@ def condition(
         state, first, doing = DevState.RUNNING, doing, ""
     lines = [first, *alarms, *health.notes, doing]
     return Condition(state, "\n".join(_sentence(line) for line in lines if line))
+
+
+def _way_on(health: Health, source: str) -> str:
+    """Return what to do about a source that cannot be read, as a sentence."""
+    if not health.lasting:
+        return "Reset, then Start tries again."
+    return f"Correct {'SourceUrl' if source in health.failure else 'PositionsUrl'}, then Init."
 
 
 def _doing(activity: Activity, source: str, queued: int) -> str:

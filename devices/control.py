@@ -73,13 +73,12 @@ class Control:
 
     def abort(self) -> None:
         """Have the runner stopped, and what is queued dropped and counted."""
-        self._jobs.put(lambda: self._runner.stop(drain=False))
+        self._jobs.put(lambda: self._runner.stop(drain=False, how="aborted"))
         if self._runner.health.activity is Activity.DRAINING:
             self._runner.drop()
 
     def close(self) -> None:
         """Stop the runner for good, in bounded time, and close its files."""
-        self.stop()
         self._jobs.put(None)
         self._thread.join(DRAIN_TIME)
         if self._thread.is_alive():

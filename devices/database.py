@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from pathlib import Path
 
 import tango
 
-from .process import Process, ProcessError
+from .process import Process, ProcessError, left_dead
 
 LOOPBACK = "127.0.0.1"
+PLACE = re.compile(r"[A-Za-z0-9_.-]{1,253}:([0-9]{1,5})")
+"""One `host:port`."""
 START_TIME = 60.0
 """Seconds that a database or a server has to answer."""
 STOP_TIME = 5.0
@@ -58,12 +61,19 @@ class EmbeddedDatabase:
 
     def stop(self) -> None:
         """End it."""
-        self._process.stop(STOP_TIME)
+        with left_dead(self.processes):
+            self._process.stop(STOP_TIME)
         self._port.close()
 
 
+def is_tango_host(text: str) -> bool:
+    """Tell whether a text is a TANGO_HOST: `host:port`, or several with commas between."""
+    places = [PLACE.fullmatch(place) for place in text.split(",")]
+    return all(place and 0 < int(place[1]) < 65536 for place in places)
+
+
 def open_database(tango_host: str) -> tango.Database:
-    """Return a client of a Tango database.
+    """Return a client of the Tango database at one `host:port`.
 
     Raises
     ------
@@ -75,7 +85,7 @@ def open_database(tango_host: str) -> tango.Database:
 
 
 def answers(tango_host: str) -> bool:
-    """Tell whether a Tango database answers."""
+    """Tell whether the Tango database at one `host:port` answers."""
     try:
         open_database(tango_host).get_info()
     except tango.DevFailed:

@@ -8,7 +8,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -53,8 +54,9 @@ class StateFolder:
         self.path = base / device.lower().replace("/", "_")
         self.parameters_file = self.path / "parameters.yaml"
         self.problem = ""
-        """Why the parameters are not kept, in one sentence; empty if they are."""
-        self._waiting: tuple[Parameters, Mapping[str, str]] | None = None
+        """Why something is not kept, in one sentence; empty if all is."""
+        self._waiting: dict[str, Callable[[Path], None]] = {}
+        """What writes each file that is not kept yet, by its name."""
         self._tried = 0.0
         self._saving = threading.Lock()
         self._lock = self._take_lock(device)
@@ -103,40 +105,53 @@ class StateFolder:
             )
 
     def save(self, parameters: Parameters, texts: Mapping[str, str]) -> None:
-        """Keep the parameters; where that fails `problem` says why, and `save_again` may help.
+        """Keep the parameters, and texts beside them, as `keep` does."""
+        self._keep({self.parameters_file.name: partial(save_yaml, parameters), **_writers(texts)})
 
-        `texts` are kept beside them, by file name; an empty one is taken away.
+    def keep(self, texts: Mapping[str, str]) -> None:
+        """Keep texts by file name; an empty one is taken away.
+
+        Where that fails `problem` says why, and `save_again` may help.
         """
-        with self._saving:
-            self._waiting = (parameters, texts)
-            self._save()
+        self._keep(_writers(texts))
+
+    def read(self, name: str) -> str:
+        """Return a text that was kept; empty if there is none that can be read."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def save_again(self) -> None:
         """Try again to keep what could not be kept, now and then; else do nothing."""
         if self._waiting and time.monotonic() > self._tried + RETRY:
-            with self._saving:
-                self._save()
+            self._keep({})
 
-    def _save(self) -> None:
-        if self._waiting is None:
-            return
-        parameters, texts = self._waiting
-        self._tried = time.monotonic()
-        try:
-            save_yaml(parameters, self.parameters_file)
-            for name, text in texts.items():
-                if text:
-                    save_text(text, self.path / name)
-                else:
-                    (self.path / name).unlink(missing_ok=True)
-        except OSError as error:
-            self.problem = (
-                f"parameters cannot be kept for the next start in {self.path} "
-                f"({error.strerror}); it is tried again"
-            )
-        else:
-            self._waiting, self.problem = None, ""
+    def _keep(self, writers: Mapping[str, Callable[[Path], None]]) -> None:
+        with self._saving:
+            self._waiting |= writers
+            self._tried = time.monotonic()
+            problem = ""
+            for name, write in list(self._waiting.items()):
+                try:
+                    write(self.path / name)
+                    del self._waiting[name]
+                except OSError as error:  # others may do: a full disk lets files be taken away
+                    problem = problem or (
+                        f"{name} cannot be kept for the next start in {self.path} "
+                        f"({error.strerror}); it is tried again"
+                    )
+            self.problem = problem
 
     def close(self) -> None:
         """Let another process have the folder."""
         self._lock.close()
+
+
+def _writers(texts: Mapping[str, str]) -> dict[str, Callable[[Path], None]]:
+    """Return what keeps texts, by file name."""
+    return {name: partial(save_text, text) if text else _remove for name, text in texts.items()}
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)

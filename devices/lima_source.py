@@ -24,7 +24,7 @@ from ..core.frame import (
     SeriesStart,
     new_run_id,
 )
-from ..core.sources.base import Event, Source, SourceError, source
+from ..core.sources.base import Event, Source, SourceError, UrlError, source
 from ..core.sources.data_array import decode_data_array
 from ..core.sources.lima_counters import LimaCounters
 from .lima_camera import LimaCamera, NoImage, Unreachable
@@ -62,7 +62,7 @@ class LimaSource(Source):
         super().__init__(url)
         found = URL.fullmatch(url)
         if not found:
-            raise SourceError(f"{url}: not of the form lima://[host:port/]domain/family/member")
+            raise UrlError(f"{url}: not of the form lima://[host:port/]domain/family/member")
         with_host = found[1].count("/") == 3
         self._device = f"tango://{found[1]}" if with_host else found[1]
         self._made: queue.Queue[Event | Exception] = queue.Queue(WAITING)

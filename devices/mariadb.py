@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .database import LOOPBACK, START_TIME, STOP_TIME, answers, reserve_port
-from .process import Process, ProcessError
+from .process import Process, ProcessError, left_dead
 
 PACKAGES = "mariadb-server-core mariadb-client-core dbconfig-no-thanks tango-db"
 """The programs alone: with mariadb-server there would be a service, too."""
@@ -24,6 +24,7 @@ SCHEMA = Path("/usr/share/dbconfig-common/data/tango-db/install/mysql")
 """Makes Tango's tables; of the package tango-db."""
 SOCKET = "socket"
 """In the folder, where all programs run: a long path would be too long for a socket."""
+PID_FILE = "pid"
 ENGINE = ("--skip-innodb", "--default-storage-engine=Aria")
 """Small, and its tables outlive a kill."""
 SETTINGS = f"""[client]
@@ -73,7 +74,7 @@ class MariaDatabase:
                     "the Tango database",
                     [databaseds, "2", "-ORBendPoint", f"giop:tcp:{self.tango_host}"],
                     self._logs / "database.log",
-                    {**ACCOUNT, "HOME": str(folder)},
+                    {**ACCOUNT, "HOME": str(folder), "TANGO_HOST": self.tango_host},
                     folder,
                 )
             )
@@ -89,8 +90,9 @@ class MariaDatabase:
 
     def stop(self) -> None:
         """End it, MariaDB last."""
-        for process in reversed(self._processes):
-            process.stop(STOP_TIME)
+        with left_dead(self._processes):
+            for process in reversed(self._processes):
+                process.stop(STOP_TIME)
         self._port.close()
 
     def _create(self, folder: Path) -> None:
@@ -113,9 +115,15 @@ class MariaDatabase:
 
     def _start_server(self, folder: Path) -> Process:
         """Run MariaDB on this folder; return it when it answers."""
+        if _answers(folder):  # ours would end at once, and its clients would ask that one
+            number = (folder / PID_FILE).read_text(encoding="utf-8").strip()
+            raise ProcessError(
+                f"MariaDB runs in {folder} already (process {number}), left behind by a ronda up "
+                f"that was killed: end what it left, MariaDB with kill {number}"
+            )
         # The schema asks for MyISAM, whose tables have to be repaired after a kill.
         options = [*ENGINE, "--enforce-storage-engine=Aria", "--sql-mode=STRICT_TRANS_TABLES"]
-        places = [f"--datadir={folder}", f"--socket={SOCKET}", "--pid-file=pid"]
+        places = [f"--datadir={folder}", f"--socket={SOCKET}", f"--pid-file={PID_FILE}"]
         server = Process(
             "MariaDB",
             [find("mariadbd"), "--no-defaults", *_user(), "--skip-networking", *places, *options],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 STOP_TIME = 20.0
@@ -107,9 +108,11 @@ class Process:
             If it ends instead, or does not answer in this time.
         """
         deadline = time.monotonic() + seconds
-        while not answers():
-            if self.ended:
-                raise ProcessError(self.ended)
+        while True:
+            if ended := self.ended:  # looked at first: another one may answer in its place
+                raise ProcessError(ended)
+            if answers():
+                return
             if time.monotonic() > deadline:
                 raise ProcessError(
                     f"{self.name} did not answer within {seconds:g} s (log: {self.log})"
@@ -123,8 +126,12 @@ class Process:
 
     def kill(self) -> None:
         """End it without asking."""
-        self._popen.kill()
+        self.begin_to_kill()
         self._popen.wait()
+
+    def begin_to_kill(self) -> None:
+        """End it without asking; returns at once."""
+        self._popen.kill()
 
     def stop(self, seconds: float = STOP_TIME) -> int:
         """Ask it to end, kill it if it does not; return its exit code."""
@@ -134,3 +141,15 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             return self._popen.returncode
+
+
+@contextmanager
+def left_dead(processes: Sequence[Process]) -> Iterator[None]:
+    """Have programs end in the context; those that run after it, as Ctrl-C ended it, are killed."""
+    try:
+        yield
+    finally:
+        for process in processes:  # all before the first is waited for: another Ctrl-C may come
+            process.begin_to_kill()
+        for process in processes:
+            process.kill()

@@ -14,7 +14,8 @@ from typing import Any
 
 import tango
 
-SERVER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+SERVER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+"""`SERVER/INSTANCE`: also the name of a log and, escaped, of a unit of systemd."""
 DEVICE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,85}(/[A-Za-z0-9_.-]{1,85}){2}")
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
@@ -77,9 +78,9 @@ def read_config(path: Path, values: Mapping[str, str]) -> list[Server]:
     servers = []
     for name, instances in _members(content, "servers", path):
         for instance, classes in _members(instances, None, path):
-            for word in (name, instance):
-                if not SERVER_NAME.fullmatch(word):
-                    raise ConfigError(f"{path}: {word!r:.60} is no name of a server or instance")
+            full_name = f"{name}/{instance}"
+            if not SERVER_NAME.fullmatch(full_name):
+                raise ConfigError(f"{path}: {full_name!r:.100} is no name of a server")
             servers.append(Server(name, instance, dict(_devices(classes, values, path))))
     return servers
 
@@ -94,18 +95,57 @@ def register(database: tango.Database, server: Server, overwrite: bool) -> None:
     server
         What is registered.
     overwrite
-        Whether devices that it knows already get these properties.
+        Whether devices that it knows already become this server's, with these properties.
+
+    Raises
+    ------
+    ConfigError
+        If another server has one of them and it is not to be overwritten.
+    tango.DevFailed
+        If the database fails or refuses.
     """
-    known = set(database.get_device_class_list(server.full_name).value_string[::2])
-    known = {name.lower() for name in known}
+    known = set() if overwrite else known_devices(database, server)
     for device, (class_name, properties) in server.devices.items():
-        if device.lower() in known and not overwrite:
+        if device in known:
             continue
         entry = tango.DbDevInfo()
         entry.name, entry._class, entry.server = device, class_name, server.full_name
         database.add_device(entry)
         if properties:
             database.put_device_property(device, properties)
+
+
+def known_devices(database: tango.Database, server: Server) -> set[str]:
+    """Return those of a server's devices that a Tango database has already.
+
+    Raises
+    ------
+    ConfigError
+        If it has one of them as another server's.
+    tango.DevFailed
+        If it fails or refuses.
+    """
+    known = set()
+    for device in server.devices:
+        owner = _owner(database, device)
+        if owner.lower() not in ("", server.full_name.lower()):
+            raise ConfigError(
+                f"the device {device} belongs to the server {owner} in this Tango database, not to "
+                f"{server.full_name}: give it another name, or delete it there first"
+            )
+        if owner:
+            known.add(device)
+    return known
+
+
+def _owner(database: tango.Database, device: str) -> str:
+    """Return the server that has a device; nothing if the database does not know it."""
+    try:
+        return str(database.get_device_info(device).ds_full_name)
+    except tango.DevFailed as error:
+        if error.args[0].reason == "DB_DeviceNotDefined":
+            return ""
+        raise
 
 
 def _devices(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,15 +18,15 @@ from .database import (
     answers,
     executable,
     free_port,
+    is_tango_host,
     open_database,
 )
 from .mariadb import MariaDatabase
-from .process import STOP_TIME, Process, ProcessError
-from .registration import Server, placeholders, read_config, register
+from .process import STOP_TIME, Process, ProcessError, left_dead
+from .registration import Server, known_devices, placeholders, read_config, register
 from .supervision import Supervisor
 
 EMBEDDED, MARIADB = "embedded", "mariadb"
-TANGO_HOST = re.compile(r"[^\s:,/]+:\d{1,5}")
 
 
 class Database(Protocol):
@@ -50,7 +49,7 @@ class ExistingDatabase:
     Parameters
     ----------
     tango_host
-        Where, `host:port`.
+        Where, `host:port`; of several, with commas between, one that answers does.
 
     Raises
     ------
@@ -62,7 +61,7 @@ class ExistingDatabase:
 
     def __init__(self, tango_host: str) -> None:
         self.tango_host = tango_host
-        if not answers(tango_host):
+        if not any(map(answers, tango_host.split(","))):
             raise ProcessError(
                 f"no Tango database answers at {tango_host}: start it, or give "
                 f"--database {EMBEDDED} or --database {MARIADB} for one of our own"
@@ -91,7 +90,7 @@ def start_database(database: str, directory: Path) -> Database:
         return EmbeddedDatabase(directory)
     if database == MARIADB:
         return MariaDatabase(directory)
-    if TANGO_HOST.fullmatch(database):
+    if is_tango_host(database):
         return ExistingDatabase(database)
     raise ProcessError(
         f"there is no database {database:.100}: give {EMBEDDED}, {MARIADB}, "
@@ -123,17 +122,15 @@ class System:
         self._processes: list[Process] = []
         self._database = start_database(database, directory)
         self.tango_host = self._database.tango_host
-        """The Tango database, `host:port`."""
+        """The Tango database: what TANGO_HOST must be for clients."""
         self.devices = [device for server in servers for device in server.devices]
         """Names of the devices."""
         try:
-            client = open_database(self.tango_host)
-            for server in servers:
-                register(client, server, overwrite=database == EMBEDDED)
+            self._register(servers, overwrite=database == EMBEDDED)
             for server in servers:
                 self._start(server, directory / "log")
             for server, process in zip(servers, self._processes, strict=True):
-                process.wait_until(partial(self._answers, server), START_TIME)
+                process.wait_until(partial(self._answers, server, process), START_TIME)
         except BaseException:
             self.stop()
             raise
@@ -143,7 +140,7 @@ class System:
 
     def proxy(self, device: str) -> tango.DeviceProxy:
         """Return a client of one device."""
-        return tango.DeviceProxy(f"tango://{self.tango_host}/{device}")
+        return tango.DeviceProxy(f"tango://{self._place}/{device}")
 
     @property
     def ended(self) -> list[str]:
@@ -159,16 +156,34 @@ class System:
 
     def stop(self) -> None:
         """Stop the servers, all at once, and then the database if it is ours."""
-        try:
+        with left_dead((*self._processes, *self._database.processes)):
             for process in self._processes:
                 process.ask_to_stop()
             deadline = time.monotonic() + STOP_TIME
             for process in self._processes:
                 process.stop(max(0.0, deadline - time.monotonic()))
             self._database.stop()
-        finally:  # a second Ctrl-C leaves nothing behind either
-            for process in (*self._processes, *self._database.processes):
-                process.kill()
+
+    @property
+    def _place(self) -> str:
+        """The `host:port` of the database, or of the first of several that answers."""
+        places = self.tango_host.split(",")
+        return places[0] if len(places) == 1 else next(filter(answers, places), places[0])
+
+    def _register(self, servers: list[Server], overwrite: bool) -> None:
+        """Make the servers' devices known: all of them, or none if one is another server's."""
+        try:
+            client = open_database(self._place)
+            if not overwrite:
+                for server in servers:
+                    known_devices(client, server)
+            for server in servers:
+                register(client, server, overwrite)
+        except tango.DevFailed as error:
+            why = " ".join(f"{error.args[-1].desc}: {error.args[0].desc}".split())
+            raise ProcessError(
+                f"the devices cannot be registered in the Tango database {self.tango_host}: {why}"
+            ) from None
 
     def _start(self, server: Server, logs: Path) -> None:
         # our own database is for this machine, and so are its devices
@@ -183,8 +198,12 @@ class System:
             )
         )
 
-    def _answers(self, server: Server) -> bool:
+    def _answers(self, server: Server, process: Process) -> bool:
+        """Tell whether all devices answer, and from this process: others may run the server."""
         try:
+            admin = open_database(self._place).get_device_info(f"dserver/{server.full_name}")
+            if admin.pid != process.pid:
+                return False
             for device in server.devices:
                 self.proxy(device).ping()
         except tango.DevFailed:

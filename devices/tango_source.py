@@ -21,7 +21,7 @@ from ..core.frame import (
     check_shape,
     new_run_id,
 )
-from ..core.sources.base import Event, Source, SourceError, source
+from ..core.sources.base import Event, Source, SourceError, UrlError, source
 
 WAITING = 16
 """Images that may wait to be read; more are counted as lost."""
@@ -44,7 +44,7 @@ class TangoSource(Source):
         super().__init__(url)
         found = URL.fullmatch(url)
         if not found:
-            raise SourceError(
+            raise UrlError(
                 f"{url}: not of the form tango://[host:port/]domain/family/member/attribute"
             )
         with_host = found[1].count("/") == 3

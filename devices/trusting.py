@@ -31,7 +31,7 @@ class TrustingDevice(ImagingDevice):
         super().init_device()
         self._raw_saving = RawSaving(
             self.DetectorDevice,
-            lambda: not (self.spares_raw() and self.condition.state is DevState.RUNNING),
+            lambda: not (self.spares_raw() and self._is_well()),
             lambda: self.runner.in_series,
         )
 
@@ -40,6 +40,10 @@ class TrustingDevice(ImagingDevice):
         if self._raw_saving:
             self._raw_saving.close()
         super().delete_device()
+
+    def _is_well(self) -> bool:
+        """Tell whether nothing went wrong; after a crash that is so from Reset on."""
+        return self.condition.state is DevState.RUNNING and not self.went_on
 
     def spares_raw(self) -> bool:
         """Tell whether raw frames need not be saved, if all is well."""

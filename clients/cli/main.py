@@ -6,10 +6,13 @@ completion stay quick.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -30,6 +33,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+SAME_WISH = 1.0
+"""Seconds in which a second signal to end says nothing new."""
 
 StageName = Annotated[
     str,
@@ -58,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
-        # Whoever ends us (a batch system, systemd) wants what Ctrl-C does: files closed in order.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _end_in_order()
     try:
         status = app(args=given or ["--help"], prog_name="ronda", standalone_mode=False)
     except typer.TyperException as error:
@@ -74,8 +79,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _end_in_order() -> None:
+    """Have all that asks us to end do what Ctrl-C does: files are closed, programs stopped.
+
+    Beside Ctrl-C, that is a batch system or systemd, and a terminal that is closed.
+    What follows at once means no more than the first: the shell and the terminal both
+    hang up, and half of an orderly end could be left out.
+    """
+    last = -SAME_WISH
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > SAME_WISH:
+            last = now
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell that put us aside
+            signal.signal(number, end)
+
+
 def _complain(sentence: str) -> int:
-    typer.echo(f"ronda: {' '.join(sentence.split())}", err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        typer.echo(f"ronda: {' '.join(sentence.split())}", err=True)
     return 2
 
 

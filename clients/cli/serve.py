@@ -34,10 +34,9 @@ def serve(
     from ...devices.database import executable
     from ...devices.registration import SERVER_NAME
 
+    if not SERVER_NAME.fullmatch(server):
+        raise ValueError(f"{server!r} is no server: give it as SERVER/INSTANCE")
     name, _, instance = server.partition("/")
-    for word in (name, instance):
-        if not SERVER_NAME.fullmatch(word):
-            raise ValueError(f"{server!r} is no server: give it as SERVER/INSTANCE")
     program = executable(name)
     _wait_for_database()
     os.execv(program, [str(program), instance])  # noqa: S606 - no shell is what we want

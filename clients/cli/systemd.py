@@ -19,7 +19,6 @@ DATABASE_UNIT = "ronda-database.service"
 OWN_DATABASE = "127.0.0.1:10000"
 EMBEDDED = "embedded"
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-TANGO_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}")
 
 
 def systemd(
@@ -96,13 +95,17 @@ def render(programs: Path, user: str, database: str = EMBEDDED) -> dict[str, str
     """
     if not USER_NAME.fullmatch(user):
         raise ValueError(f"{user!r} is no name of a user: small letters, digits, - and _")
+    from ...devices.database import is_tango_host
+
     ours = database == EMBEDDED
-    if not ours and not TANGO_HOST.fullmatch(database):
+    if not ours and not is_tango_host(database):
         raise ValueError(f"{database!r} is no Tango database: give it as HOST:PORT, or embedded")
     values = {
         "@BIN@": escape(programs),
         "@USER@": user,
         "@TANGO_HOST@": OWN_DATABASE if ours else database,
+        " @DATABASE_UNIT@": f" {DATABASE_UNIT}" if ours else "",
+        " @LISTENS@": f" {DATABASE_UNIT} listens on just this address." if ours else "",
     }
     files = sorted(path for path in Path(*shipped.__path__).iterdir() if "ronda" in path.name)
     return {
@@ -114,7 +117,8 @@ def render(programs: Path, user: str, database: str = EMBEDDED) -> dict[str, str
 
 def unit_name(server: str) -> str:
     """Return the unit of a server, `name/instance`; systemd writes a slash as a dash."""
-    return f"ronda@{server.replace('/', '-')}.service"
+    instance = server.replace("-", "\\x2d").replace("/", "-")
+    return f"ronda@{instance}.service"
 
 
 def escape(path: Path) -> str:
@@ -167,6 +171,6 @@ def _next_steps(
     if DATABASE_UNIT in units:
         yield f"systemctl enable --now {DATABASE_UNIT}"
     yield f"# Now register the devices of {config}, if the database does not know them. Then:"
-    yield f"systemctl enable {' '.join(services)}"
+    yield f"systemctl enable {' '.join(map(shlex.quote, services))}"
     yield "systemctl enable --now ronda.target"
     yield "systemctl list-dependencies ronda.target"

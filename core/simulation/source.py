@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from ..frame import MAX_SIDE, Frame, Series, SeriesEnd, SeriesStart, new_run_id
 from ..parameters import ParameterError, Parameters, parameter, parse_assignments, save_text
 from ..poni import WRITTEN_BY
-from ..sources.base import Event, Source, SourceError, source
+from ..sources.base import Event, Source, SourceError, UrlError, source
 from . import balor, eiger, zyla
 from .camera import Camera
 from .photons import SIGMA
@@ -224,13 +224,13 @@ class SimulatedSource(Source):
         self._detector, _, query = url.partition(":")[2].partition("?")
         if self._detector not in DETECTORS:
             known = ", ".join(DETECTORS)
-            raise SourceError(f"{url}: {self._detector!r} is no simulated detector; {known} are")
+            raise UrlError(f"{url}: {self._detector!r} is no simulated detector; {known} are")
         options = DETECTORS[self._detector]()
         given = (f"{name}={value}" for name, value in parse_qsl(query, keep_blank_values=True))
         try:
             self._options = options.changed(parse_assignments(options, given))
         except ParameterError as error:
-            raise SourceError(f"{url}: {error}") from None
+            raise UrlError(f"{url}: {error}") from None
         self.total = self._options.frames * self._options.repeats
 
     def events(self) -> Iterator[Event]:

@@ -27,6 +27,8 @@ class Sink:
     """True once that file is closed for good, and plain readers can open it."""
     disk_time_left: float = math.nan
     """Seconds until the disk of that file is full; NaN: unknown, or it does not fill up."""
+    rows_lost: int = 0
+    """Frames that were reduced and are not known to be in a file that they belong to."""
     takes_images: ClassVar[bool] = False
     """True: `image` is wanted for every frame."""
 

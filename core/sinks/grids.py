@@ -139,7 +139,8 @@ class Grids:
     def _runs(self) -> Iterator[tuple[str, tuple[Any, ...], NDArray[Any]]]:
         """Yield where to write what: neighbours that come one after the other together.
 
-        A call of HDF5 takes 45 us, whatever it writes: so it is eleven times faster [measured].
+        A call of HDF5 takes its time, whatever it writes: `write` took 83 us a cell with one
+        cell waiting each time, 5.4 us with all 10,000 of a map of 100 x 100 x 1000 float32.
         """
         run: list[NDArray[Any]] = []
         path, step = "", 0

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -104,6 +105,12 @@ def newest_file(directory: Path) -> Path | None:
     if not isinstance(name, str) or "\0" in name:
         return None
     return path if (path := Path(name)).is_file() else None
+
+
+def forget_newest_file(directory: Path) -> None:
+    """Have `newest_file` return none until another file is begun."""
+    with suppress(OSError):
+        (directory / NEWEST).unlink(missing_ok=True)
 
 
 def _any_alive(directory: Path) -> bool:

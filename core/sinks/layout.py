@@ -130,7 +130,10 @@ def change_columns(entry: str, row: Mapping[str, Any]) -> dict[str, NDArray[Any]
 
 
 def last_tree(entry: str, end: str, missing_rows: int, changes: list[str]) -> dict[str, Any]:
-    """Return what every series' file gets at its end: when, what is missing, whole changes."""
+    """Return what every series' file gets at its end: when, what is missing, whole changes.
+
+    It is complete unless the last values themselves have another `end_note`.
+    """
     whole = {f"{entry}/process/{CHANGES}/values": changes} if changes else {}
     return {
         f"{entry}/ledger/missing_rows": missing_rows,

@@ -22,6 +22,7 @@ from .columns import TABLES, check_tables, columns, left_out
 from .paths import PathError, Roots, document_path, series_path
 from .process import WriterProcess
 from .room import ALARMING, NOTED, Room
+from .seriesfile import GIVEN_UP
 from .sheet import Place, Sheet
 from .wire import Message, plain, size
 
@@ -33,9 +34,10 @@ SILENT_SECONDS = 10.0
 """Seconds after which a writer that does not answer, which it does once a second, is an alarm."""
 SETTLE_SECONDS = 60.0
 """Seconds that the end of a run waits for its files, as long as the writer answers."""
-_OF_SERIES = ("path", "layout", "rows", "dropped", "writer message")
+_OF_SERIES = ("path", "layout", "rows", "writer message")
 """Problems that are over when the next series begins."""
-_PAST = ("dropped", "overflow", "message", "died", "writer given up")
+_GIVEN_UP = f"writer {GIVEN_UP}"
+_PAST = ("lost", "overflow", "message", "died", _GIVEN_UP)
 """Problems that tell what happened, until somebody acknowledges."""
 
 
@@ -72,8 +74,6 @@ class NexusWriter(Sink):
     ) -> None:
         if output_file and output_file.exists() and not overwrite:
             raise FileExistsError(f"{output_file} exists; choose another name or ask to overwrite")
-        self.rows_dropped = 0
-        """Frames that were reduced and are not in a file that they belong to."""
         self._roots = Roots(output_root, data_root, state_directory)
         self._output_file, self._overwrite = output_file, overwrite
         self._folder = output_file.parent if output_file else None
@@ -120,7 +120,7 @@ class NexusWriter(Sink):
                 frame.dtype,
                 settings,
                 self._stage.entry,
-                self._count_dropped,
+                partial(self._count_lost, series),
                 complain,
             )
             self._take_values(sheet)
@@ -320,12 +320,15 @@ class NexusWriter(Sink):
                 self._problems.pop(about, None)
             self.problem = "; ".join(self._problems.values())
 
-    def _count_dropped(self, rows: int) -> None:
-        """Count frames that are missing in a file."""
+    def _count_lost(self, series: Series, rows: int) -> None:
+        """Count frames that are missing in the file of a series."""
         with self._lock:
-            self.rows_dropped += rows
-            total = self.rows_dropped
-        self.note("dropped", f"{total} reduced frames are not known to be in their file")
+            self.rows_lost += rows
+            total = self.rows_lost
+        last = series.filename or f"series {series.run_id}"
+        self.note(
+            "lost", f"{total} reduced frames are not known to be in their file, the last of {last}"
+        )
 
     def _answer(self, answer: Message) -> None:
         """Take an answer of the writer; runs in its thread."""
@@ -380,12 +383,12 @@ class NexusWriter(Sink):
                 self._ending.pop(run, None)
 
     def _forget_death(self) -> None:
-        """Forget what is over when a file could be begun, with all that a dead writer said."""
-        dead = "died" in self._problems
-        for about in [key for key in self._problems if dead and key.startswith("writer ")]:
-            self.note(about, "")
-        for about in ("died", "writer given up"):
-            self.note(about, "")
+        """Forget a dead writer now that a new one has begun a file, but not what was lost."""
+        if "died" not in self._problems:
+            return
+        for about in list(self._problems):
+            if about == "died" or (about.startswith("writer ") and about != _GIVEN_UP):
+                self.note(about, "")
 
 
 def _is_silent(process: WriterProcess) -> bool:

@@ -14,14 +14,14 @@ import shutil
 import struct
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from .compression import make_readable
 from .reserved import ROOM, VERSION, abandon, close, reserve
-from .seriesfile import END_NOTE, END_TIME, ENTRY, complete
+from .seriesfile import END_NOTE, END_TIME, ENTRY, complete, early_end
 from .tables import POINTS_INTO
 from .tree import write_tree
 
@@ -86,12 +86,15 @@ def _complete_copy(draft: Path, ended: datetime) -> tuple[int, list[str]]:
     try:
         tables, damaged = _read_all(file)
         note, time = (f"{_entry(file)}/{name}" for name in (END_NOTE, END_TIME))
-        if not damaged and note in file and not file[note][()]:
+        cut = not damaged and note in file and not file[note][()]
+        if cut:
             _even_out(tables)
         rows = max((len(table) for group in tables for table in group), default=0)
-        end = {note: NOTE, time: ended.isoformat(timespec="seconds")}
+        end: dict[str, Any] = early_end(_entry(file), NOTE, ended.isoformat(timespec="seconds"))
+        if not cut:  # its last values came, or nothing more can be trusted to it
+            end = {key: end[key] for key in (note, time)}
         finishing = write_tree if damaged else complete
-        finishing(file, {key: text for key, text in end.items() if key in file})
+        finishing(file, {k: value for k, value in end.items() if k.partition("@")[0] in file})
         file.flush()
     except Exception:
         abandon(file)

@@ -56,7 +56,7 @@ from .grids import Grid
 from .journal import Journal
 from .recover import recover
 from .reserved import ROOM, abandon, any_abandoned, close, create_new
-from .seriesfile import SeriesFile, State
+from .seriesfile import GIVEN_UP, SeriesFile, State
 from .tables import Table
 from .tree import write_tree
 from .wire import Message, receive, size
@@ -69,8 +69,6 @@ MOST_FILES = 16
 """Ended series kept while a disk is full; then the oldest is given up."""
 LAST_TRIES = 5
 """Flushes tried at the end, a second apart, before what cannot be written is given up."""
-GIVEN_UP = "given up"
-"""What a problem is about that only the next series ends."""
 NOTE = "closed before the end of the series"
 
 
@@ -273,10 +271,15 @@ class Scribe:
         """Leave a file as it is on the disk; the next start recovers it."""
         file = self._files.pop(run)
         _given_up.append(file)
-        self._answer({"event": "dropped", "run": run, "rows": file.drop_frames()})
+        reason, lost = self._problems.get(str(run), ""), file.drop_frames()
+        what = f"{reason}; given up with {file.frames} frames in it"
+        if file.frames and _is_gone(file.path):
+            lost += file.frames
+            what = f"{file.path} was deleted or moved while it was written"
+            self._answer({"event": "written", "run": run, "rows": 0})
+        self._answer({"event": "dropped", "run": run, "rows": lost})
         self._answer({"event": "given_up", "run": run})
-        reason = self._problems.get(str(run), "")
-        self._problem(GIVEN_UP, f"{reason}; given up with {file.frames} frames in it")
+        self._problem(GIVEN_UP, what)
         self._problem(str(run), "")
 
     def _end(self) -> None:
@@ -319,6 +322,17 @@ def _write_document(path: Path, tree: dict[str, Any]) -> tuple[str, list[str]]:
     name = str(file.filename)
     close(file)
     return name, refused
+
+
+def _is_gone(path: Path) -> bool:
+    """Tell whether there is no such file; one that cannot be looked for may be there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _refusal(refused: list[str]) -> str:

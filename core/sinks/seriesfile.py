@@ -36,6 +36,10 @@ CHANGES = "changes"
 """Name of the book of parameter changes, and of its group; the others' rows belong to frames."""
 END_TIME, END_NOTE = "end_time", "end_note"
 """Texts in the entry of every series' file that whoever completes it fills in."""
+GIVEN_UP = "given up"
+"""What the problem of a file that cannot be completed is about, until somebody acknowledges."""
+COUNTED = "the last checkpoint; there may be more rows"
+"""Attribute `as_of` of the counts in a file that was not ended by its device."""
 ENTRY = "entry"
 """Name of the entry of a file that has no attribute `default`."""
 
@@ -145,7 +149,7 @@ class SeriesFile:
     def finish_early(self, note: str, time: str) -> None:
         """Complete the file without last values: how and when that came is noted."""
         entry = str(self._tree.get("@default", ENTRY))
-        self.finish({f"{entry}/{END_NOTE}": note, f"{entry}/{END_TIME}": time})
+        self.finish(early_end(entry, note, time))
 
     @property
     def ending(self) -> bool:
@@ -306,6 +310,16 @@ class SeriesFile:
             close(self._file)
         self._file, self.state = None, State.COMPLETE
         self.refused += refused
+
+
+def early_end(entry: str, note: str, time: str) -> dict[str, Any]:
+    """Return what a file gets whose device did not end it, and so did not count to the end."""
+    return {
+        f"{entry}/{END_NOTE}": note,
+        f"{entry}/{END_TIME}": time,
+        f"{entry}/ledger@as_of": COUNTED,
+        f"{entry}/ledger/missing_rows": -1,
+    }
 
 
 def complete(file: h5py.File, tree: trees.Tree) -> list[str]:

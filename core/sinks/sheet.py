@@ -112,7 +112,7 @@ class Sheet:
             return None
         rest, cells, misfits = self.places.of_tree(tree)
         self._note_misfits(misfits)
-        values = {**layout.below_entry(self.entry, rest), **more}
+        values = {**more, **layout.below_entry(self.entry, rest)}
         return {"do": what, "run": self.series.run_id, "tree": values, "cells": cells}
 
     def _note_misfits(self, misfits: Counter[str]) -> None:

@@ -17,6 +17,10 @@ class SourceError(OSError):
     """A source that cannot be opened or read; the message is one sentence."""
 
 
+class UrlError(SourceError):
+    """A URL that is none, and will not become one: it has to be corrected."""
+
+
 class Source(ABC):
     """One open source. `close` may be called from any thread and ends `events`."""
 
@@ -66,11 +70,13 @@ def open_source(url: str) -> Source:
 
     Raises
     ------
+    UrlError
+        If the scheme is unknown, or the URL has another form than the scheme's.
     SourceError
-        If the scheme is unknown or the source cannot be opened.
+        If the source cannot be opened.
     """
     scheme = url.partition(":")[0]
     if scheme not in _openers:
         known = ", ".join(sorted(_openers))
-        raise SourceError(f"unknown source {url!r}: it begins with none of {known}")
+        raise UrlError(f"unknown source {url!r}: it begins with none of {known}")
     return _openers[scheme](url)

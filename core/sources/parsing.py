@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from .base import SourceError
+from .base import UrlError
 
 MAX_JSON = 16 << 20
 """Longest JSON text taken, in bytes."""
@@ -70,15 +70,15 @@ def split_url(url: str, known: Mapping[str, Sequence[str]]) -> tuple[str, dict[s
 
     Raises
     ------
-    SourceError
+    UrlError
         If an option or its value is unknown.
     """
     rest, _, query = url.partition(":")[2].removeprefix("//").partition("?")
     options = {name: values[0] if values else "" for name, values in known.items()}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
-            raise SourceError(f"{url}: unknown option {name!r}; known are {', '.join(known)}")
+            raise UrlError(f"{url}: unknown option {name!r}; known are {', '.join(known)}")
         if known[name] and value not in known[name]:
-            raise SourceError(f"{url}: {name} is {value!r}, not one of {', '.join(known[name])}")
+            raise UrlError(f"{url}: {name} is {value!r}, not one of {', '.join(known[name])}")
         options[name] = value
     return rest, options

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import cbor2
 
 from ..frame import MAX_SIDE, Notice, Rejected
-from .base import Event, Source, SourceError, source
+from .base import Event, Source, SourceError, UrlError, source
 from .parsing import json_object, split_url
 from .sardana import parse_sardana
 from .stins import MAX_NUMBER
@@ -199,7 +199,7 @@ class RecordingSource(Source):
         self._unread: dict[str, str] = {}
         self._holds_images: dict[Path, bool] = {}
         if not self._paths:
-            raise SourceError(f"{url}: not of the form recording:FILE[,FILE...]")
+            raise UrlError(f"{url}: not of the form recording:FILE[,FILE...]")
         for path in self._paths:
             if {".pkls", ".pkl", ".pickle"} & set(path.suffixes):
                 raise SourceError(
@@ -227,7 +227,7 @@ class RecordingSource(Source):
                 else:
                     yield self._complain(path, record)
         if self._reader:
-            yield from self._reader.end()
+            yield from self._reader.end(announced=False)
         elif self._wanted:
             known = ", ".join(self._unread) or "none"
             raise SourceError(f"{self.url}: no stream {self._wanted!r} of images; known: {known}")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from ..frame import Notice
 from ..positions import MAX_POINT, Position, ScanEnd, ScanPoint, ScanStart
-from .base import Event, Source, SourceError, source
+from .base import Event, Source, SourceError, UrlError, source
 from .parsing import json_object
 
 log = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ class SardanaServer(Source):
         except ValueError:
             port = None
         if port is None:
-            raise SourceError(f"{url}: not of the form sardana+http://host:port")
+            raise UrlError(f"{url}: not of the form sardana+http://host:port")
         try:
             self._server = _Server((host, port))
         except OSError as error:

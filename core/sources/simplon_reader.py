@@ -79,16 +79,16 @@ class SimplonReader:
         self._gaps.interrupted()
         self._past.clear()
 
-    def end(self) -> Iterator[FrameEvent]:
+    def end(self, announced: bool = True) -> Iterator[FrameEvent]:
         """Yield the end of the series that is open, if one is."""
         if self._series and self._start:
-            yield SeriesEnd(self._series)
+            yield SeriesEnd(self._series, announced)
             self._past.append(self._start.series)
         self._series = self._start = None
 
     def _begin(self, start: Start, first: int, late: bool = False) -> Iterator[FrameEvent]:
         """Begin a series whose first image has this number."""
-        yield from self.end()
+        yield from self.end(announced=False)
         if start.series in self._past:  # of a detector that counts series anew
             self._past.remove(start.series)
         self._gaps.restart(first)
@@ -179,7 +179,7 @@ class SimplonReader:
             yield from self._losses(lost)
         yield Rejected(str(bad), bad.number)
         if bad.kind in (Start, End):
-            yield from self.end()
+            yield from self.end(announced=bad.kind is End)
 
     def _losses(self, lost: int) -> Iterator[FrameEvent]:
         """Yield what is missing, and whether somebody else takes it."""

@@ -83,10 +83,10 @@ class StinsReader:
         """Take note that the connection broke: the sender may have begun anew."""
         self._gaps.interrupted()
 
-    def end(self) -> Iterator[FrameEvent]:
+    def end(self, announced: bool = True) -> Iterator[FrameEvent]:
         """Yield the end of the series that is open, if one is."""
         if self._series:
-            yield SeriesEnd(self._series)
+            yield SeriesEnd(self._series, announced)
         self._series = self._header = None
 
     def _arrive(self, number: int | None, header: bool) -> tuple[Arrival, int]:
@@ -114,13 +114,13 @@ class StinsReader:
         yield from self._losses(lost)
         yield Rejected(str(bad), bad.frame_id, bad.number)
         if bad.kind in ("header", "series_end"):
-            yield from self.end()
+            yield from self.end(announced=bad.kind == "series_end")
 
     def _begin(
         self, header: Header, first_number: int | None, late: bool = False
     ) -> Iterator[FrameEvent]:
         """Begin a series; messages before `first_number` belong to another one."""
-        yield from self.end()
+        yield from self.end(announced=False)
         named = header.metadata.get("detector")
         detector = self._detector or (named if isinstance(named, str) else "")
         self._series = Series(new_run_id(), detector, header.filename, header.metadata, late)

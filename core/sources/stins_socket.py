@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from .base import SourceError, source
+from .base import UrlError, source
 from .parsing import split_url
 from .stins_reader import StinsReader
 from .zmq_source import ZmqSource, zmq_address
 
 SCHEMES = ("stins+tcp", "stins+ipc")
+EXPECTED = {
+    "pull": "PUSH socket of ZeroMQ: if it publishes, SourceUrl needs ?socket=sub",
+    "sub": "PUB socket of ZeroMQ: if it pushes, SourceUrl must be without socket=sub",
+}
+"""What socket should be there, and what to do if it is of another kind, by that of ours."""
 
 
 def endpoint(url: str, sockets: tuple[str, str]) -> tuple[str, dict[str, str]]:
@@ -22,11 +27,11 @@ def endpoint(url: str, sockets: tuple[str, str]) -> tuple[str, dict[str, str]]:
 
     Raises
     ------
-    SourceError
+    UrlError
         If the URL has another form.
     """
     if url.partition(":")[0] not in SCHEMES:
-        raise SourceError(f"{url}: not of the form {' or '.join(SCHEMES)}://...")
+        raise UrlError(f"{url}: not of the form {' or '.join(SCHEMES)}://...")
     rest, options = split_url(url, {"socket": sockets, "detector": ()})
     return zmq_address(url, rest), options
 
@@ -40,7 +45,8 @@ class StinsSource(ZmqSource):
 
     def __init__(self, url: str) -> None:
         address, options = endpoint(url, ("pull", "sub"))
-        super().__init__(url, address, options["socket"] == "sub")
+        kind = options["socket"]
+        super().__init__(url, address, kind == "sub", EXPECTED[kind])
         self._detector = options["detector"]
 
     def reader(self) -> StinsReader:

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 
@@ -20,8 +23,8 @@ from ronda.clients.cli import demo
 from ronda.clients.cli.table import Display, Reading, line_of
 from ronda.clients.cli.up import config_path
 from ronda.core.ledger import Counts
-from ronda.devices.database import EmbeddedDatabase
-from ronda.devices.registration import placeholders, read_config
+from ronda.devices.database import EmbeddedDatabase, open_database
+from ronda.devices.registration import Server, placeholders, read_config, register
 from ronda.tests.clients.commands import RONDA
 from ronda.tests.waiting import wait_for
 
@@ -31,12 +34,16 @@ DEVICE = "test/detector/1"
 class Ronda:
     """The command, running, with what it says on stderr and the processes that it starts."""
 
-    def __init__(self, log: Path, arguments: tuple[object, ...], tango_host: str) -> None:
+    def __init__(
+        self, log: Path, arguments: tuple[object, ...], tango_host: str, terminal: int | None
+    ) -> None:
         self.log = log
         self.children: set[psutil.Process] = set()
+        in_terminal = [] if terminal is None else ["setsid", "--ctty"]
         with log.open("w", encoding="utf-8") as stderr:
             self.process = psutil.Popen(
-                [*RONDA, *map(str, arguments)],
+                [*in_terminal, *RONDA, *map(str, arguments)],
+                stdin=terminal,
                 stderr=stderr,
                 env={**os.environ, "TANGO_HOST": tango_host},
             )
@@ -65,9 +72,9 @@ def ronda(tmp_path: Path) -> Iterator[Callable[..., Ronda]]:
     """Return a function that starts the command; it must leave no process behind."""
     started: list[Ronda] = []
 
-    def start(*arguments: object, tango_host: str = "") -> Ronda:
+    def start(*arguments: object, tango_host: str = "", terminal: int | None = None) -> Ronda:
         log = tmp_path / f"said-{len(started)}"
-        started.append(Ronda(log, arguments, tango_host))
+        started.append(Ronda(log, arguments, tango_host, terminal))
         return started[-1]
 
     yield start
@@ -118,6 +125,91 @@ def test_up_uses_the_database_that_tango_host_names(
         assert up.interrupt() == 0
     finally:
         database.stop()
+
+
+def test_a_terminal_that_is_closed_leaves_everything_running(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    ours, theirs = os.openpty()
+    up = ronda("up", config, "--directory", tmp_path, terminal=theirs)
+    os.close(theirs)
+    up.wait_until_it_says(rf"({DEVICE} STANDBY)")
+    assert len(up.children) == 2
+    os.close(ours)
+    assert up.process.wait(60) == 0
+    assert up.said.endswith("everything has stopped\n")
+
+
+def test_a_shell_and_its_terminal_that_both_hang_up_kill_the_servers(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    up = ronda("up", config, "--directory", tmp_path)
+    up.wait_until_it_says(rf"({DEVICE} STANDBY)")
+    for _ in range(2):
+        up.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "stopping" in up.said)
+    assert up.process.wait(60) == 0
+    assert up.said.endswith("everything has stopped\n")
+
+
+def test_quick_signals_during_the_start_leave_what_has_started_behind(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    up = ronda("up", config, "--directory", tmp_path)
+    wait_for(lambda: len(up.process.children()) == 2)
+    up.children.update(up.process.children())
+    for child in up.children:
+        child.suspend()
+    time.sleep(0.3)  # so that it waits for an answer, and hears all of them at once
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        up.process.send_signal(number)
+    for child in up.children:
+        child.resume()
+    assert up.process.wait(60) == 130
+
+
+def test_a_device_of_another_server_is_taken_away(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    database = EmbeddedDatabase(tmp_path / "theirs")
+    try:
+        client = open_database(database.tango_host)
+        theirs = Server("ToyDevice", "theirs", {DEVICE: ("ToyDevice", {"Workers": ["3"]})})
+        register(client, theirs, overwrite=False)
+        up = ronda("up", config, "--directory", tmp_path, tango_host=database.tango_host)
+        assert up.process.wait(60) == 2
+        said = f"ronda: the device {DEVICE} belongs to the server ToyDevice/theirs in this Tango"
+        assert said in up.said
+        assert client.get_device_info(DEVICE).ds_full_name == "ToyDevice/theirs"
+    finally:
+        database.stop()
+
+
+def test_a_database_that_refuses_a_write_ends_in_a_trace_of_calls(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    database = EmbeddedDatabase(tmp_path / "theirs")
+    try:
+        with closing(sqlite3.connect(tmp_path / "theirs" / "tango.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            up = ronda("up", config, "--directory", tmp_path, tango_host=database.tango_host)
+            assert up.process.wait(60) == 2
+        host = database.tango_host
+        assert f"ronda: the devices cannot be registered in the Tango database {host}: " in up.said
+        assert "Traceback" not in up.said
+    finally:
+        database.stop()
+
+
+def test_a_server_that_somebody_else_runs_is_started_again_and_again(
+    ronda: Callable[..., Ronda], config: Path, tmp_path: Path
+) -> None:
+    first = ronda("up", config, "--directory", tmp_path / "1")
+    host = first.wait_until_it_says(r"TANGO_HOST=(\S+)")
+    second = ronda("up", config, "--directory", tmp_path / "2", tango_host=host)
+    assert second.process.wait(60) == 2
+    assert re.search(r"ronda: .* ended with 1: DetectorSimulator/t is running already", second.said)
+    assert first.interrupt() == 0
 
 
 def test_what_ends_by_itself_is_told_and_stays_away(

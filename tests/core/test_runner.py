@@ -27,6 +27,7 @@ from ronda.core.runner import Policy, Runner
 from ronda.core.sinks.base import Sink
 from ronda.core.sources.base import Event, Source, SourceError
 from ronda.core.stage import Closing, Command, Kind, Output, Settings, Stage
+from ronda.tests.waiting import wait_for
 
 
 class ListSource(Source):
@@ -280,10 +281,22 @@ def test_what_was_cleared_does_not_come_back_after_a_restart() -> None:
     assert sink.states[-1] == {"total": 4}
     runner.command("Clear")
     assert sink.states[-1] == {"total": 0}
-    runner.start(lambda: ListSource(lambda: runner.command("Clear")))
     before = len(sink.states)
+    runner.start(lambda: ListSource(lambda: runner.command("Clear")))
     runner.wait()
     assert sink.states[before:] == [{"total": 0}]
+
+
+def test_a_kill_in_a_run_brings_back_what_was_cleared_before() -> None:
+    series, sink = a_series(), MemorySink()
+    runner = Runner(SumStage(), sinks=[sink])
+    before, after = frames(series, range(2))
+    runner.start(
+        lambda: LiveListSource(SeriesStart(series), before, lambda: runner.command("Clear"), after)
+    )
+    wait_for(lambda: runner.ledger.counts.reduced == 2)
+    assert sink.states == [{"total": 0}]
+    runner.stop()
 
 
 class SquareStage(SumStage):
@@ -311,6 +324,34 @@ def test_slow_work_is_done_after_a_change_while_nothing_runs() -> None:
     Runner(stage).configure({"gain": 3})
     assert stage.found.wait(10)
     assert stage.square == 9
+
+
+class LateStage(SumStage):
+    """Changes what it shows with no frame: at once, and when slow work is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = threading.Event()
+
+    def deferred(self) -> Callable[[], Callable[[], None]] | None:
+        self.total = 1
+        return self.work
+
+    def work(self) -> Callable[[], None]:
+        assert self.seen.wait(10)
+        return self.store
+
+    def store(self) -> None:
+        self.total = 2
+
+
+def test_what_changes_beside_the_frames_is_shown_with_the_next_one_only() -> None:
+    stage = LateStage()
+    runner = Runner(stage)
+    runner.configure({"gain": 3})
+    wait_for(lambda: runner.results.values["total"] == 1)
+    stage.seen.set()
+    wait_for(lambda: runner.results.values["total"] == 2)
 
 
 def hold() -> None:

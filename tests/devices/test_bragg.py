@@ -321,7 +321,7 @@ def test_what_is_shown_is_not_what_came(bragg: Served, source: Replay, crystal: 
     assert shown.compression_ratio > 5
     assert shown.preview.shape == shown.preview_kept.shape == SHAPE
     assert shown.preview_kept.sum() == kept[-1]
-    assert not shown.preview_kept[:, 40:42].any()
+    assert (shown.preview_kept[:, 40:42] == 1).all()  # at the top of their type, and not masked
     radius, average, deviation = (
         getattr(shown, f"background_{name}") for name in ("radius", "average", "deviation")
     )
@@ -443,7 +443,9 @@ def test_the_next_device_gets_other_pixels_than_were_kept(
     total = np.zeros(SHAPE, np.float64)
     with h5py.File(path) as file:
         tables = file["entry_0000/sparse_frames"]
-        np.add.at(total.ravel(), tables["index"][()], tables["intensity"][()])
+        index, intensity = tables["index"][()], tables["intensity"][()]
+    counted = intensity < np.iinfo(np.uint32).max  # the other device sums nothing saturated
+    np.add.at(total.ravel(), index[counted], intensity[counted])
     np.testing.assert_array_equal(second.proxy.accumulated_image, total)
 
 
@@ -469,7 +471,6 @@ def test_a_killed_device_or_writer_leaves_a_file_that_cannot_be_read(
 
     again = start_device("BraggSparsifier", bragg.name, **places)
     assert again.proxy.poni_file == crystal.poni
-    again.proxy.Start()
     again.wait_for_state(DevState.UNKNOWN)  # the detector is away
     with open_detector(url) as detector:
         again.wait_for_state(DevState.RUNNING)

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -101,7 +102,10 @@ def test_what_ends_by_itself_stays_away(tmp_path: Path) -> None:
     ("database", "said"),
     [
         ("sqlite", "there is no database sqlite: give embedded, mariadb, or HOST:PORT"),
-        ("one:1,two:2", "there is no database one:1,two:2"),
+        ("one:1,two", "there is no database one:1,two: give"),
+        ("127.0.0.1:99999", "there is no database 127.0.0.1:99999: give"),
+        ("127.0.0.1:0", "there is no database 127.0.0.1:0: give"),
+        ("127.0.0.1:{port},localhost:{port}", "no Tango database answers at .*,localhost"),
         ("", "there is no database : give"),
         ("127.0.0.1:{port}", r"no Tango database answers at 127.0.0.1:\d+: start it, or give"),
     ],
@@ -138,6 +142,64 @@ def test_in_an_existing_database_known_devices_keep_their_properties(
             assert expected is None or proxy.get_property("PublishUrl")["PublishUrl"] == expected
             proxy.put_property(known)
     open_database(database.tango_host).get_info()
+
+
+def test_of_several_databases_the_first_is_asked_although_it_is_away(
+    tmp_path: Path, database: EmbeddedDatabase
+) -> None:
+    config = set_up(tmp_path / "config.json", "test/several/1")
+    several = f"127.0.0.1:{free_port()},{database.tango_host}"
+    with running(config, tmp_path, database=several) as system:
+        assert system.tango_host == several
+        assert system.proxy("test/several/1").state() == DevState.STANDBY
+
+
+def test_of_a_set_up_that_is_refused_half_is_registered(
+    tmp_path: Path, database: EmbeddedDatabase
+) -> None:
+    config = set_up(tmp_path / "theirs.json", "test/refused/2")
+    with running(config, tmp_path, database=database.tango_host):
+        pass
+    content = json.loads(config.read_text())
+    [instances] = content["servers"].values()
+    devices = instances.pop("test")
+    first = {"DetectorSimulator": {"test/refused/1": {"properties": {}}}}
+    instances |= {"first": first, "second": devices}
+    config.write_text(json.dumps(content))
+    with (
+        pytest.raises(ConfigError, match="belongs to the server DetectorSimulator/test"),
+        running(config, tmp_path, database=database.tango_host),
+    ):
+        pass
+    with pytest.raises(tango.DevFailed, match="test/refused/1 not defined"):
+        open_database(database.tango_host).get_device_info("test/refused/1")
+
+
+def test_a_server_that_somebody_else_runs_is_taken_for_ours(
+    tmp_path: Path, database: EmbeddedDatabase
+) -> None:
+    config = set_up(tmp_path / "config.json", "test/twice/1")
+    with ExitStack() as both:
+        system = both.enter_context(running(config, tmp_path, database=database.tango_host))
+        with pytest.raises(ProcessError, match=r"ended with 1: .*/test is running already"):
+            both.enter_context(running(config, tmp_path / "2", database=database.tango_host))
+        system.proxy("test/twice/1").ping()
+
+
+@pytest.mark.parametrize("instance", ["femto-max", "b112a-o05", "1", "x.y", "_", "a" * 128])
+def test_an_ordinary_name_of_an_instance_is_refused(tmp_path: Path, instance: str) -> None:
+    path = set_up(tmp_path / "config.json")
+    path.write_text(path.read_text().replace('"test"', f'"{instance}"'))
+    [server] = read_config(path, {"OUTPUT": "/out", "FRAMES_PORT": "1"})
+    assert server.full_name == f"DetectorSimulator/{instance}"
+
+
+def test_a_server_whose_instance_has_a_dash_and_a_dot_does_not_run(tmp_path: Path) -> None:
+    path = set_up(tmp_path / "config.json")
+    path.write_text(path.read_text().replace('"test"', '"b112a-o05.1"'))
+    with running(path, tmp_path) as system:
+        assert system.proxy("test/detector/1").state() == DevState.STANDBY
+        assert (tmp_path / "log" / "DetectorSimulator-b112a-o05.1.log").is_file()
 
 
 def test_a_server_that_is_not_installed_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -185,6 +247,10 @@ def test_the_set_ups_that_ship_are_complete(path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "servers is no JSON object"),
         ('{"servers": {"../bin/sh": {"x": {}}}}', "no name of a server"),
+        ('{"servers": {"A": {"..": {}}}}', "'A/..' is no name of a server"),
+        ('{"servers": {"A": {"-nodb": {}}}}', "'A/-nodb' is no name of a server"),
+        ('{"servers": {"A": {"b/c": {}}}}', "'A/b/c' is no name of a server"),
+        ('{"servers": {"A": {"": {}}}}', "'A/' is no name of a server"),
         ('{"servers": {"A": {"x": {"C": {"only/two": {}}}}}}', "not of the form domain"),
         ('{"servers": {"A": {"x": {"C": {"a/b/c": [1]}}}}}', "is no JSON object"),
         (

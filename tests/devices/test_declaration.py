@@ -34,6 +34,7 @@ COMMON = [
     "file_time",
     "file_complete",
     "disk_time_left",
+    "rows_lost",
     "queue_fill",
     "input_rate",
     "latency",

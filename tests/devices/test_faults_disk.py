@@ -110,7 +110,7 @@ def test_a_full_disk_below_the_state_is_an_alarm_until_what_waited_is_kept(
     proxy.AddRoi("all=0,0,5,6")
     assert list(proxy.roi_names) == ["all"]
     pilatus.wait_for_state(DevState.ALARM)
-    assert "parameters cannot be kept for the next start" in proxy.status().lower()
+    assert "parameters.yaml cannot be kept for the next start" in proxy.status().lower()
     assert "No space left" in proxy.status()
     proxy.Reset()
     assert proxy.state() == DevState.ALARM

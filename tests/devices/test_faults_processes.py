@@ -22,7 +22,8 @@ from ronda.tests.waiting import wait_for
 from tango import DevState
 
 VALUES = "entry/slow/value"
-ENDS = ("complete", "closed before the end of the series")
+CUT = "{} before the end of the series"
+ENDS = ("complete", CUT.format("stopped"), CUT.format("closed"))
 SIGTERM, SIGKILL = signal.SIGTERM, signal.SIGKILL
 
 
@@ -296,9 +297,16 @@ def test_a_killed_writer_is_an_alarm_the_ledger_is_whole_and_the_next_series_has
     wait_for(lambda: "reduced frames are not known to be in their file" in proxy.status())
     assert bench.device.ledger()["reduced"] == bench.detector.sent.images == FRAMES
     bench.measure("next")
+    bench.measure("after")
     wait_for(lambda: "died" not in proxy.status())
+    lost = proxy.rows_lost
+    assert FRAMES - flushed >= lost > 0
+    assert proxy.state() == DevState.ALARM
+    for said in (proxy.status(), proxy.last_error):
+        assert f"{lost} reduced frames are not known to be in their file" in said
     proxy.Reset()
     bench.device.wait_for_state(DevState.RUNNING)
+    assert (proxy.rows_lost, proxy.last_error) == (lost, "")
     bench.device.stop()
     wait_for(lambda: is_plain(bench.output / "cut_slow.h5"))
     with (
@@ -307,8 +315,62 @@ def test_a_killed_writer_is_an_alarm_the_ledger_is_whole_and_the_next_series_has
     ):
         assert FRAMES > len(cut[VALUES]) >= flushed
         assert cut["entry/end_note"].asstr()[()].startswith("recovered")
+        assert cut["entry/ledger"].attrs["as_of"].startswith("the last checkpoint")
+        assert cut["entry/ledger/missing_rows"][()] == -1
+        assert FRAMES - len(cut[VALUES]) <= lost
         np.testing.assert_array_equal(cut[VALUES], np.arange(1, len(cut[VALUES]) + 1))
         np.testing.assert_array_equal(whole[VALUES], np.arange(1, FRAMES + 1))
+
+
+def test_a_file_that_is_deleted_in_mid_series_is_forgotten_when_the_next_one_begins(
+    bench: Bench,
+) -> None:
+    proxy, path = bench.device.proxy, bench.output / "gone_slow.h5"
+    bench.detector.rate = 20.0
+    proxy.Start()
+    bench.send("gone")
+    wait_for(path.exists)
+    path.unlink()
+    bench.device.wait_until_reduced(FRAMES)
+    bench.device.wait_for_state(DevState.ALARM)
+    bench.measure("next")
+    wait_for(lambda: proxy.file_complete)
+    assert proxy.state() == DevState.ALARM
+    assert f"{path} was deleted or moved" in proxy.status()
+    assert f"{FRAMES} reduced frames are not known to be in their file" in proxy.status()
+    assert proxy.rows_lost == FRAMES
+    proxy.Reset()
+    bench.device.wait_for_state(DevState.RUNNING)
+
+
+def test_a_series_that_is_cut_passes_for_a_complete_one(bench: Bench) -> None:
+    proxy, detector = bench.device.proxy, bench.detector
+    detector.rate = 10.0
+    notes = {"whole": "complete", "left": "its end was not announced"}
+    proxy.Start()
+    bench.measure("whole")
+    for command, how in {"": "", "Stop": "stopped", "Abort": "aborted", "Init": "closed"}.items():
+        name = command or "left"
+        notes[name] = notes.get(name, CUT.format(how))
+        bench.send(name)
+        wait_for(lambda file=bench.output / f"{name}_slow.h5": proxy.file == str(file))
+        detector.stop(end=False)
+        assert detector.wait(10)
+        if command:
+            proxy.command_inout(command)
+            bench.device.wait_for_state(DevState.STANDBY)
+            proxy.Start()
+            bench.device.wait_for_state(DevState.RUNNING)
+    [bench.writer] = psutil.Process(bench.device.process.pid).children()
+    notes["end"] = notes["Init"]
+    bench.send("end")
+    wait_for(lambda: proxy.file == str(bench.output / "end_slow.h5"))
+    bench.end(SIGTERM)
+    found = {}
+    for path in bench.output.glob("*.h5"):
+        with h5py.File(path) as file:
+            found[path.stem.removesuffix("_slow")] = file["entry/end_note"].asstr()[()]
+    assert found == notes
 
 
 def test_a_suspended_writer_is_an_alarm_and_loses_no_row_when_it_goes_on(bench: Bench) -> None:

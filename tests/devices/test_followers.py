@@ -93,8 +93,7 @@ def test_followers_give_up_when_the_device_or_the_database_is_restarted(
             errors = follower.proxy.errors
             wait_for(lambda follower=follower, n=errors: follower.proxy.errors > n)
         pilatus.process.start()
-        wait_for(lambda: answers(pilatus))
-        pilatus.proxy.Start()
+        wait_for(lambda: answers(pilatus, DevState.RUNNING))
         pilatus.wait_until_reduced(50)
         go_on()
         newest = [follower.proxy.newest for follower in followers]
@@ -105,10 +104,10 @@ def test_followers_give_up_when_the_device_or_the_database_is_restarted(
         database.stop()
 
 
-def answers(device: Served) -> bool:
-    """Tell whether a device can be started."""
+def answers(device: Served, state: DevState = DevState.STANDBY) -> bool:
+    """Tell whether a device is there and in this state."""
     try:
-        return bool(device.proxy.state() == DevState.STANDBY)
+        return bool(device.proxy.state() == state)
     except tango.DevFailed:
         return False
 

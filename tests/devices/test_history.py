@@ -59,6 +59,26 @@ def test_two_clients_are_told_apart(pilatus: Served) -> None:
     assert f"process {os.getpid()})" in mine
 
 
+def test_who_began_it_anew_in_a_series_and_with_what_is_not_said(
+    pilatus: Served, detector: Replay, frames_file: Path
+) -> None:
+    detector.start(f"hdf5:{frames_file}", series=0, filename="")
+    pilatus.proxy.Start()
+    pilatus.wait_until_reduced(10)
+    begin_anew = (
+        f"import tango; device = tango.DeviceProxy('{pilatus.trl}'); "
+        "device.put_property({'Workers': '2', 'InputRoots': '/there'}); device.Init()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", begin_anew])
+    assert other.wait(30) == 0
+    detector.stop()
+    pilatus.proxy.Init()
+    theirs, mine = said(pilatus)[-2:]
+    assert f"process {other.pid})" in theirs
+    assert theirs.endswith('): Init: InputRoots [] -> ["/there"], Workers 4 -> 2')
+    assert mine.endswith(f"process {os.getpid()}): Init")
+
+
 def test_what_was_refused_is_not_said_to_be_done(pilatus: Served) -> None:
     before = said(pilatus)
     assert "photon_energy" in refusal(lambda: setattr(pilatus.proxy, "photon_energy", -1))
@@ -68,7 +88,9 @@ def test_what_was_refused_is_not_said_to_be_done(pilatus: Served) -> None:
 def test_it_outlives_the_device_and_reaches_a_subscriber(pilatus: Served) -> None:
     pilatus.proxy.photon_energy = 13.5
     pilatus.set_up(Workers="2")
-    assert [line.endswith("started") for line in said(pilatus)] == [True, False, True]
+    started, _, begun_anew = said(pilatus)
+    assert started.endswith(": started")
+    assert begun_anew.endswith(": Init: Workers 4 -> 2")
     seen: list[tuple[str, ...]] = []
 
     def note(event: tango.EventData) -> None:

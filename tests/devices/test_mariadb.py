@@ -71,6 +71,28 @@ def test_databaseds_does_not_come_back_to_a_mariadb_that_was_away(
     assert databaseds.ended == ""
 
 
+def test_a_mariadb_that_a_killed_start_left_behind_is_used_and_ours_ends_for_ever(
+    start: Callable[[], MariaDatabase],
+) -> None:
+    left = start()
+    mariadbd, _ = left.processes
+    folder = Path(psutil.Process(mariadbd.pid).cwd())
+    children = set(psutil.Process().children())
+    with pytest.raises(ProcessError, match=rf"already \(process {mariadbd.pid}\), .* with kill"):
+        MariaDatabase(folder.parent)
+    assert set(psutil.Process().children()) == children
+    assert answers(left.tango_host)
+
+
+def test_databaseds_is_told_of_another_database_than_itself(
+    start: Callable[[], MariaDatabase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANGO_HOST", "elsewhere:10000")
+    database = start()
+    _, databaseds = database.processes
+    assert psutil.Process(databaseds.pid).environ()["TANGO_HOST"] == database.tango_host
+
+
 def test_others_on_this_machine_or_elsewhere_can_reach_the_tables(
     start: Callable[[], MariaDatabase],
 ) -> None:

@@ -291,13 +291,12 @@ def test_a_killed_device_leaves_readable_files_and_resumes_its_sum(
     assert detector.wait(10)
 
     again = start_device("PilatusAccumulator", pilatus.name, SourceUrl=url, OutputRoot=str(output))
-    assert again.state == DevState.STANDBY
+    again.wait_for_state(DevState.RUNNING)
     for name, least in (("whole", FRAMES), ("cut", 5)):
         with h5py.File(complete(output / f"{name}_pilatus.h5")) as file:
             assert len(file["entry/rois/spot/time"]) >= least
     assert again.proxy.accumulated_frames == FRAMES
     np.testing.assert_array_equal(again.proxy.accumulated_image, expected_sum(frames))
-    again.proxy.Start()
     detector.rate = 1000.0
     detector.start(recording, filename="/there/next.h5")
     again.wait_until_reduced(FRAMES)

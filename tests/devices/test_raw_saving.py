@@ -262,9 +262,14 @@ def test_a_server_that_was_killed_switches_it_on_at_its_next_start(
     again = start_device("TrustedDevice", beamline.device.name, DetectorDevice=beamline.camera.name)
     wait_for(lambda: beamline.save_raw)
     wait_for(lambda: "was found switched off" in again.proxy.status())
-    assert again.state == DevState.STANDBY
+    give_time()
+    assert beamline.save_raw, "it is off although the device has crashed"
+    assert again.state == DevState.RUNNING
     again.proxy.Reset()
     assert "was found" not in again.proxy.status()
+    wait_for(lambda: not beamline.save_raw)
+    again.proxy.Stop()
+    wait_for(lambda: beamline.save_raw)
 
 
 # ----------------------------------------------------- cameras that go wrong

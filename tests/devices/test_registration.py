@@ -18,6 +18,7 @@ from ronda.devices.database import LOOPBACK, EmbeddedDatabase, executable, open_
 from ronda.devices.process import Process
 from ronda.devices.registration import (
     PLACEHOLDER,
+    ConfigError,
     Server,
     placeholders,
     read_config,
@@ -73,6 +74,22 @@ def test_what_json2tango_changed_is_undone_by_the_next_start(
     server = Server("ToyDevice", "known", {"test/known/1": ("ToyDevice", {"Workers": ["1"]})})
     register(client, server, overwrite=False)
     assert list(client.get_device_property("test/known/1", "Workers")["Workers"]) == ["7"]
+
+
+def test_a_device_of_another_server_is_taken_away_and_loses_its_properties(
+    database: EmbeddedDatabase,
+) -> None:
+    client = open_database(database.tango_host)
+    device = "test/Theirs/1"
+    theirs = Server("ToyDevice", "theirs", {device: ("ToyDevice", {"Workers": ["3"]})})
+    register(client, theirs, overwrite=False)
+    ours = Server("ToyDevice", "ours", {device.lower(): ("ToyDevice", {"Workers": ["1"]})})
+    said = "the device test/theirs/1 belongs to the server ToyDevice/theirs in this Tango database"
+    with pytest.raises(ConfigError, match=said):
+        register(client, ours, overwrite=False)
+    assert client.get_device_info(device).ds_full_name == "ToyDevice/theirs"
+    assert list(client.get_device_property(device, "Workers")["Workers"]) == ["3"]
+    register(client, Server("toydevice", "THEIRS", theirs.devices), overwrite=False)
 
 
 def test_every_class_has_a_program_of_its_name() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ronda.devices import supervision
-from ronda.devices.process import Process
+from ronda.devices.process import Process, ProcessError, left_dead
 from ronda.devices.supervision import Supervisor
 from ronda.tests.waiting import wait_for
 
@@ -75,3 +75,26 @@ def test_a_program_that_is_gone_ends_the_supervision(tmp_path: Path) -> None:
     assert "script cannot be run: No such file or directory; it is" in told(supervisor, 1)[0]
     (tmp_path / "away").rename(script)
     assert "ended with 1: here" in told(supervisor, 1)[0]
+
+
+def test_an_answer_of_another_program_is_taken_for_that_of_one_that_has_ended(
+    tmp_path: Path,
+) -> None:
+    process = program(tmp_path, "raise SystemExit('it is running already')")
+    wait_for(lambda: process.ended)
+    with pytest.raises(ProcessError, match="the program ended with 1: it is running already"):
+        process.wait_until(lambda: True, 30)
+
+
+def test_a_signal_while_programs_are_killed_keeps_the_rest_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = [program(tmp_path, "import time; time.sleep(600)") for _ in range(3)]
+
+    def interrupted(process: Process) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), left_dead(programs):
+        patch.setattr(Process, "kill", interrupted)
+        raise KeyboardInterrupt
+    assert [process.stop() for process in programs] == 3 * [-9]

@@ -104,7 +104,7 @@ def test_a_dark_in_use_survives_a_restart_and_frames_of_another_shape(
     zyla.process.kill()
     again = start_device("ZylaThresholder", zyla.name, SourceUrl=f"stins+{detector.address}")
     assert again.proxy.dark_frames == FRAMES
-    again.proxy.Start()
+    again.wait_for_state(DevState.RUNNING)
     before = detector.sent.images
     detector.start(light, filename="")
     assert detector.wait(30)

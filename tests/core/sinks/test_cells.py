@@ -136,7 +136,7 @@ def test_frames_stand_at_their_places_and_nothing_elsewhere(
     line = Line(writer, raw)
     line.frames(17)
     line.end()
-    assert (writer.problem, writer.rows_dropped) == ("", 0)
+    assert (writer.problem, writer.rows_lost) == ("", 0)
     assert_holds(reduced, 17)
     with h5py.File(reduced) as file:
         intensity = file["entry_0000/result/intensity"]
@@ -262,7 +262,7 @@ def test_cells_that_do_not_fit_are_counted_and_written_nowhere(
     line.end()
     number = len(STRANGE)
     assert f"intensity of {number} frames, hits of {number} frames" in writer.problem
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     assert_holds(reduced, 2)
 
 
@@ -308,7 +308,7 @@ def test_stage_with_cells_alone_accounts_for_its_frames(
     line.frames(4)
     line.frames(1, intensity=None, errors=None, frames=None, hits=None)
     line.end()
-    assert (writer.problem, writer.rows_dropped) == ("", 0)
+    assert (writer.problem, writer.rows_lost) == ("", 0)
     assert_holds(reduced, 4)
 
 
@@ -517,7 +517,7 @@ def test_full_disk_loses_no_cell_once_there_is_room(write: Write, small_disk: Pa
         assert cells_seen(reduced) == 2
     wait_for(lambda: writer.problem == "")
     line.end()
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     assert_holds(reduced, 22)
 
 

@@ -156,7 +156,7 @@ def test_frames_of_any_number_of_events_are_kept_in_order(
     line = Line(writer, raw)
     line.frames(*counts)
     line.end()
-    assert (writer.problem, writer.rows_dropped) == ("", 0)
+    assert (writer.problem, writer.rows_lost) == ("", 0)
     assert_holds(reduced, line.counts)
     with h5py.File(reduced) as file:
         table = file["entry/photons/y"]
@@ -244,7 +244,7 @@ def test_stage_with_events_alone_accounts_for_its_frames(
     line = Line(writer, raw)
     line.frames(2, 0, 3)
     line.end()
-    assert (writer.problem, writer.rows_dropped) == ("", 0)
+    assert (writer.problem, writer.rows_lost) == ("", 0)
     assert_holds(reduced, line.counts)
 
 
@@ -269,7 +269,7 @@ def test_events_that_do_not_fit_are_named_counted_and_left_out_of_every_table(
     line.frames(1)
     line.end()
     assert f"events in entry/photons of {len(STRANGE)} frames" in writer.problem
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     last = len(STRANGE) + 1
     with h5py.File(reduced) as file:
         assert file["entry/frames/frame"][...].tolist() == list(range(last + 1))
@@ -450,7 +450,7 @@ def test_full_disk_loses_no_event_once_there_is_room(write: Write, small_disk: P
             assert {len(values) for values in photons(opened).values()} == {30}
     wait_for(lambda: writer.problem == "")
     line.end()
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     assert_holds(reduced, line.counts)
 
 
@@ -464,7 +464,7 @@ def test_writer_that_is_stuck_drops_events_with_their_frames(
     wait_for(lambda: rows_seen(reduced) == 1)
     with stuck(writer):
         line.frames(*[50_000] * 20)
-        dropped = writer.rows_dropped
+        dropped = writer.rows_lost
         assert dropped, "the queue does not count the bytes of events"
     line.end()
     with h5py.File(reduced) as file:
@@ -483,7 +483,7 @@ def test_killed_writer_leaves_every_event_of_the_frames_in_the_file(
     wait_for(lambda: rows_seen(reduced) == 3)
     kill(writer)
     line.frames(5, 6)
-    wait_for(lambda: writer.rows_dropped >= 2)
+    wait_for(lambda: writer.rows_lost >= 2)
     recover(reduced)
     assert_holds(reduced, {0: 0, 1: 4, 2: 3_000})
     line.finish()

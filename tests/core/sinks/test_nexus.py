@@ -256,7 +256,7 @@ def test_series_without_file_name_has_no_file_and_loses_nothing(
     series.frames(3)
     series.end()
     assert not (tmp_path / "out").exists()
-    assert (writer.problem, writer.rows_dropped) == ("", 0)
+    assert (writer.problem, writer.rows_lost) == ("", 0)
 
 
 def test_late_joiner_writes_a_file_named_after_the_time(write: Write, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_folder_that_cannot_be_made_is_a_sentence_and_rows_are_counted(
     writer = write()
     series = Drive(writer, "/no/such/visit/raw/scan-1.h5")
     series.frames(3)
-    wait_for(lambda: writer.rows_dropped == 3)
+    wait_for(lambda: writer.rows_lost == 3)
     assert "/no/such/visit does not exist here" in writer.problem
     assert "set OutputRoot" in writer.problem
     series.finish()
@@ -294,7 +294,7 @@ def test_folder_that_refuses_files_is_a_sentence_until_it_takes_them(
     series.end()
     with h5py.File(reduced) as file:
         assert len(file["entry/frames/frame"]) == 3
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
 
 
 def test_output_file_is_not_overwritten_unless_asked(
@@ -347,7 +347,7 @@ class TestDeathOfTheWriter:
         wait_for(lambda: rows_seen(reduced) == 50)
         kill(writer)
         series.frames(5)
-        wait_for(lambda: writer.rows_dropped >= 5)
+        wait_for(lambda: writer.rows_lost >= 5)
         with pytest.raises(OSError, match="already open"):
             h5py.File(reduced)
         with h5py.File(reduced, swmr=True) as file:
@@ -366,6 +366,8 @@ class TestDeathOfTheWriter:
         with h5py.File(reduced) as file:
             assert file["entry/frames/frame"][...].tolist() == list(range(50))
             assert text(file["entry/end_note"]).startswith("recovered")
+            assert file["entry/ledger"].attrs["as_of"].startswith("the last checkpoint")
+            assert file["entry/ledger/missing_rows"][()] == -1
             assert "peak" in file["entry/rois"]
             assert "slot_31" not in file["entry/rois"]
         series.finish()
@@ -380,13 +382,62 @@ class TestDeathOfTheWriter:
         kill(writer)
         after = Drive(writer, raw.replace("0001", "0002"))
         after.frames(4)
-        wait_for(lambda: writer.problem == "")
+        wait_for(lambda: "writer died" not in writer.problem)
         series.finish()
         after.finish()
         writer.close()
         with h5py.File(reduced) as old, h5py.File(str(reduced).replace("0001", "0002")) as new:
             assert len(old["entry/frames/frame"]) == 10
             assert len(new["entry/frames/frame"]) == 4
+
+    def test_rows_lost_with_a_writer_are_forgotten_at_the_next_series(
+        self, write: Write, raw: str, reduced: Path
+    ) -> None:
+        writer = write()
+        series = Drive(writer, raw)
+        series.frames(3)
+        wait_for(lambda: rows_seen(reduced) == 3)
+        kill(writer)
+        series.frames(4)
+        wait_for(lambda: writer.rows_lost >= 4)
+        series.finish()
+        for name in ("0002", "0003"):
+            after = Drive(writer, raw.replace("0001", name))
+            after.frames(4)
+            wait_for(lambda: "writer died" not in writer.problem)
+            after.finish()
+            assert writer.problem == (
+                f"{writer.rows_lost} reduced frames are not known to be in their file, "
+                f"the last of {raw}"
+            )
+        writer.reset()
+        assert (writer.problem, writer.rows_lost >= 4) == ("", True)
+
+
+@pytest.mark.parametrize("next_writer", [False, True])
+def test_a_file_that_is_deleted_while_it_is_written_is_forgotten_with_its_rows(
+    write: Write, raw: str, reduced: Path, next_writer: bool
+) -> None:
+    writer = write()
+    series = Drive(writer, raw)
+    series.frames(3)
+    wait_for(lambda: rows_seen(reduced) == 3)
+    reduced.unlink()
+    series.frames(2)
+    series.finish()
+    wait_for(lambda: writer.rows_lost == 5)
+    wait_for(lambda: f"{reduced} was deleted or moved" in writer.problem)
+    if next_writer:
+        kill(writer)
+    after = Drive(writer, raw.replace("0001", "0002"))
+    after.frames(4)
+    after.finish()
+    writer.settle()
+    wait_for(lambda: "writer died" not in writer.problem)
+    assert "5 reduced frames are not known to be in their file" in writer.problem
+    assert f"{reduced} was deleted or moved" in writer.problem
+    writer.reset()
+    assert (writer.problem, writer.rows_lost) == ("", 5)
 
 
 DEVICE = """
@@ -426,6 +477,8 @@ def test_killed_device_leaves_a_complete_file(device: subprocess.Popen[str], red
         assert len(file["entry/frames/frame"]) >= 30
         assert "peak" in file["entry/rois"]
         assert text(file["entry/end_note"]) == "closed before the end of the series"
+        assert file["entry/ledger"].attrs["as_of"].startswith("the last checkpoint")
+        assert file["entry/ledger/missing_rows"][()] == -1
 
 
 def test_after_both_were_killed_the_next_start_recovers_the_file(
@@ -465,7 +518,7 @@ def test_full_disk_is_a_sentence_and_loses_no_row_once_there_is_room(
         assert rows_seen(target) == 10
     wait_for(lambda: writer.problem == "")
     series.end()
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     with h5py.File(target) as file:
         assert file["entry/frames/frame"][...].tolist() == list(range(610))
         assert file["entry/rois/peak/mean"][...].tolist() == list(range(610))
@@ -493,9 +546,9 @@ def test_writer_that_is_stuck_never_blocks_the_reduction(
     series.frames(1)
     wait_for(lambda: rows_seen(reduced) == 1)
     with stuck(writer):
-        while not writer.rows_dropped:
+        while not writer.rows_lost:
             series.frames(100)
-        dropped = writer.rows_dropped
+        dropped = writer.rows_lost
         assert "not known to be in their file" in writer.problem
     series.end()
     with h5py.File(reduced) as file:
@@ -520,7 +573,7 @@ def test_the_newest_checkpoint_is_kept_and_no_image_pushes_it_or_a_row_out(
             writer.checkpoint({"number": number, "sum": image})
         series.frames(10)
     series.end()
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     assert rows_seen(reduced) == 11
     kept = load_checkpoint(tmp_path / "state")
     assert kept is not None and kept["number"] == 4
@@ -553,11 +606,11 @@ def test_what_is_over_is_forgotten_when_acknowledged_and_what_is_not_stays(
     kill(writer)
     series.frames(1)
     # the last row, and those whose writing was not confirmed when it died: all or none
-    wait_for(lambda: writer.rows_dropped in (1, 4))
+    wait_for(lambda: writer.rows_lost in (1, 4))
     writer.note("writer 7", "the disk is full")
     writer.reset()
     assert writer.problem == "the disk is full"
-    assert writer.rows_dropped
+    assert writer.rows_lost
 
 
 def test_writer_that_is_stuck_at_the_end_does_not_hang_the_device(

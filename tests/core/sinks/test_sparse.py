@@ -182,7 +182,7 @@ def test_frames_of_any_number_of_pixels_are_found_by_the_pointer(
     line = Line(writer, raw)
     line.frames(*counts)
     line.end()
-    assert (writer.problem, writer.rows_dropped) == ("", 0)
+    assert (writer.problem, writer.rows_lost) == ("", 0)
     assert_holds(reduced, line.counts)
 
 
@@ -304,7 +304,7 @@ class TestFramesWithoutRow:
         line = Line(writer, raw, "i4")
         line.frames(None, None)
         line.end()
-        assert (writer.problem, writer.rows_dropped) == ("", 0)
+        assert (writer.problem, writer.rows_lost) == ("", 0)
         assert writer.file == str(reduced)
         assert writer.file_complete
         assert_holds(reduced, line.counts, "i4")
@@ -342,7 +342,7 @@ class TestFramesWithoutRow:
         wait_for(lambda: frames_seen(reduced) == 2)
         line.frames(None, 9, None)
         line.end()
-        assert writer.rows_dropped == 0
+        assert writer.rows_lost == 0
         assert_holds(reduced, line.counts)
 
 
@@ -601,5 +601,5 @@ def test_full_disk_loses_no_pixel_once_there_is_room(write: Write, small_disk: P
         assert frames_seen(reduced) == 3
     wait_for(lambda: writer.problem == "")
     line.end()
-    assert writer.rows_dropped == 0
+    assert writer.rows_lost == 0
     assert_holds(reduced, line.counts)

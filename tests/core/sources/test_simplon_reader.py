@@ -95,14 +95,14 @@ def read(wire: Version, *messages: Parts, reader: SimplonReader | None = None) -
 
 
 def story(events: Sequence[FrameEvent]) -> str:
-    """Return events as a line of text: `start 0 1 end`, a late series as `late`."""
+    """Return events as a line of text: `start 0 1 end`; `cut`: an end not announced."""
     words = []
     for event in events:
         match event:
             case SeriesStart(series):
                 words.append("late" if series.joined_late else "start")
-            case SeriesEnd():
-                words.append("end")
+            case SeriesEnd(_, announced):
+                words.append("end" if announced else "cut")
             case Frame():
                 words.append(str(event.frame_id))
             case Rejected(frame_id=number):
@@ -161,7 +161,7 @@ def test_a_late_joiner_gets_nothing_or_counts_losses(wire: Version) -> None:
 def test_images_of_a_series_whose_start_was_lost_join_the_one_before(wire: Version) -> None:
     w = wire
     events = read(w, w.start(5), w.image(5, 0), w.image(6, 3), w.image(6, 4), w.end(6))
-    assert story(events) == "start 0 end late 3 4 end"
+    assert story(events) == "start 0 cut late 3 4 end"
 
 
 def test_a_frame_counts_twice(wire: Version) -> None:
@@ -218,7 +218,7 @@ def test_a_detector_that_was_restarted_repeats_images() -> None:
     events = read(w, w.start(1), *(w.image(1, k) for k in range(40)), reader=reader)
     reader.interrupted()
     events += read(w, w.image(1, 0), w.image(1, 1), w.end(1), reader=reader)
-    assert story(events).endswith("39 end late 0 1 end")
+    assert story(events).endswith("39 cut late 0 1 end")
     events = read(w, w.start(1), w.image(1, 0), w.end(1), w.start(1), w.image(1, 0), reader=reader)
     assert story(events) == "start 0 end start 0"
 
@@ -237,7 +237,7 @@ def test_an_end_that_cannot_be_read_leaves_the_series_open() -> None:
     w = Version1
     assert story(read(w, w.start(5), w.image(5, 0), bad)) == "start 0 bad end"
     bad = [b'{"htype": "dheader-1.0"}']
-    assert story(read(w, w.start(5), w.image(5, 0), bad, w.image(6, 0))) == "start 0 bad end late 0"
+    assert story(read(w, w.start(5), w.image(5, 0), bad, w.image(6, 0))) == "start 0 bad cut late 0"
 
 
 def test_a_series_that_ends_early_is_not_told(wire: Version) -> None:
@@ -274,7 +274,7 @@ def test_channels_are_mixed_or_their_choice_is_not_told() -> None:
     both = ["t1", "t2"]
     start, images = w.start(5, channels=both), [w.image(5, k, channels=both) for k in range(3)]
     events = read(w, start, *images, w.start(6, channels=both), w.start(7, channels=["t1"]))
-    assert story(events) == "start notice 0 1 2 end start end start over"
+    assert story(events) == "start notice 0 1 2 cut start cut start over"
     assert isinstance(events[1], Notice)
     assert events[1].text == "of 2 channels only t1 is used, not t2"
     reader = SimplonReader(w.decode, channel="t2")
@@ -302,7 +302,7 @@ def test_a_mask_that_is_not_used_is_not_told() -> None:
     w = Version2
     mask = {"t1": cbor2.CBORTag(40, [[3, 4], cbor2.CBORTag(70, bytes(48))])}
     events = read(w, w.start(5, pixel_mask=mask), w.start(6, pixel_mask=mask), w.start(7))
-    assert story(events) == "start notice end start end start over"
+    assert story(events) == "start notice cut start cut start over"
     assert isinstance(events[1], Notice)
     assert events[1].text == (
         "not used: pixel_mask of the start message; the pixels carry what they mark"

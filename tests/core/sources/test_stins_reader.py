@@ -50,14 +50,14 @@ def read(*messages: Sequence[Part], reader: StinsReader | None = None) -> list[F
 
 
 def story(events: Sequence[FrameEvent]) -> str:
-    """Return events as a line of text: `start 0 1 end`, a late series as `late`."""
+    """Return events as a line of text: `start 0 1 end`; `cut`: an end not announced."""
     words = []
     for event in events:
         match event:
             case SeriesStart(series):
                 words.append("late" if series.joined_late else "start")
-            case SeriesEnd():
-                words.append("end")
+            case SeriesEnd(_, announced):
+                words.append("end" if announced else "cut")
             case Frame():
                 words.append(str(event.frame_id))
             case Rejected(frame_id=number):
@@ -107,12 +107,12 @@ def test_a_late_joiner_gets_nothing() -> None:
 
 
 def test_a_missing_end_leaves_the_series_open() -> None:
-    assert story(read(header(1), image(2, 0), header(3), image(4, 0))) == "start 0 end start 0"
+    assert story(read(header(1), image(2, 0), header(3), image(4, 0))) == "start 0 cut start 0"
 
 
 def test_a_missing_header_and_end_join_two_series() -> None:
     events = read(header(1), image(2, 0), image(3, 1), image(6, 0), image(7, 1))
-    assert story(events) == "start 0 1 lost+2 end late 0 1"
+    assert story(events) == "start 0 1 lost+2 cut late 0 1"
 
 
 def test_an_end_of_nothing_fails() -> None:
@@ -159,7 +159,7 @@ def test_a_late_end_leaves_the_series_open() -> None:
 def test_a_restarted_detector_loses_or_repeats_messages(first: list[Part]) -> None:
     events = read(image(9000, 40), image(9001, 41), first, image(1, 1), encode_end(2))
     begun = "start 1" if len(first) == 2 and b"header" in bytes(first[0]) else "late 0 1"
-    assert story(events) == f"late 40 41 end {begun} end"
+    assert story(events) == f"late 40 41 cut {begun} end"
 
 
 def test_messages_without_numbers_are_duplicates() -> None:
@@ -177,7 +177,7 @@ def test_a_bad_image_ends_the_series_or_leaves_a_gap() -> None:
 
 def test_a_bad_header_lets_frames_join_the_series_before() -> None:
     bad = [b'{"htype": "header", "msg_number": 3, "filename": 5}']
-    assert story(read(header(1), image(2, 0), bad, image(4, 0))) == "start 0 bad end late 0"
+    assert story(read(header(1), image(2, 0), bad, image(4, 0))) == "start 0 bad cut late 0"
 
 
 def test_a_bad_end_leaves_the_series_open() -> None:
