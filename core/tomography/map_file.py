@@ -246,6 +246,9 @@ class _Stored:
             layers[f"{name}/intensity"] = _array(entry, f"{group}/intensity", (*shape, *form))
             if parameters.errors:
                 layers[f"{name}/sigma"] = _array(entry, f"{group}/errors", (*shape, *form))
+            numbers = _array(entry, f"{group}/numbers", (*shape, *form))
+            if numbers.any():
+                layers[f"{name}/numbers"] = numbers
         entries = _array(entry, PLACES, (*shape, len(ENTRIES))).astype(np.int64)
         frame = _array(entry, f"{RESULT}/map_ptr", shape)
         # Where a writer was killed, what tells of a pattern may be there without it.
@@ -348,11 +351,6 @@ class _Stored:
             tree["azimuthal"] = self.azimuthal
         if self.grid is not None:
             tree["ends"] = self.grid.ends
-        if (kept[:, 3] > 1).any():
-            for name in [each for each in tree if each.endswith("/intensity")]:
-                values = np.isfinite(tree[name])
-                times = kept[:, 3].reshape(-1, *(1,) * (values.ndim - 1))
-                tree[name.replace("intensity", "numbers")] = (values * times).astype(np.uint32)
         return tree
 
 

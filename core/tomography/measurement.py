@@ -184,13 +184,14 @@ class Measurement:
         if axes is not None and axes != self._grid_sent:
             self._grid_sent, cells["motor_grid"] = axes, [Placed((), axes.ends)]
         changed = sorted(self.changed)
-        layers = {("intensity", "errors"): tomogram.layer}
+        layers = {("intensity", "errors", "numbers"): tomogram.layer}
         if tomogram.cakes is not None:
-            layers["patterns", "pattern_errors"] = tomogram.patterns
-        for (name, errors), layer in layers.items():
-            cells[name] = [Placed(place, layer.intensity[place]) for place in changed]
-            if layer.sigma is not None:
-                cells[errors] = [Placed(place, layer.sigma[place]) for place in changed]
+            layers["patterns", "pattern_errors", "pattern_numbers"] = tomogram.patterns
+        for names, layer in layers.items():
+            arrays = *layer.arrays(changed), layer.numbers
+            for name, values in zip(names, arrays, strict=True):
+                if values is not None:
+                    cells[name] = [Placed(place, values[place]) for place in changed]
         cells["frame_map"] = [Placed(place, int(tomogram.frame[place])) for place in changed]
         cells["places"] = [Placed(place, tomogram.entry(place)) for place in changed]
         self.changed.clear()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..stage import Command, Kind, Output, Record
 from .scan import Missed
@@ -29,6 +30,7 @@ STATE = "tomogram/"
 PATTERNS = "pyFAI/patterns"
 """Where the patterns in one dimension stand, beside those in two."""
 PLACES, MOTOR_GRID = f"{SCAN}/places", f"{SCAN}/motor_grid"
+ALL_FRAMES = "of all frames of the position (see places)"
 _MAP = ("rotation", "translation")
 
 
@@ -46,6 +48,12 @@ COUNTS: Mapping[str, Missed | Added] = {
 
 def _count(name: str, doc: str) -> Output:
     return Output(name, Kind.SCALAR, np.int64, doc=doc, path=f"{SCAN}/{name}", record=Record.SERIES)
+
+
+def _cell(name: str, dtype: DTypeLike, path: str, doc: str, label: str = "") -> Output:
+    """Return what only the file holds, position by position."""
+    kind, record = Kind.IMAGE, Record.CELL
+    return Output(name, kind, dtype, label=label, doc=doc, path=path, record=record, live=False)
 
 
 OUTPUTS = (
@@ -132,64 +140,59 @@ OUTPUTS = (
         path=f"{RESULT}/map_ptr",
         record=Record.CELL,
     ),
-    Output(
+    _cell(
         "intensity",
-        Kind.IMAGE,
         np.float32,
-        label="Intensity",
-        doc="Patterns of all positions: (rotation, translation, radial), or (rotation, "
+        f"{RESULT}/intensity",
+        "Patterns of all positions: (rotation, translation, radial), or (rotation, "
         "translation, azimuthal, radial); NaN: not measured.",
-        path=f"{RESULT}/intensity",
-        record=Record.CELL,
-        live=False,
+        "Intensity",
     ),
-    Output(
+    _cell(
         "errors",
-        Kind.IMAGE,
         np.float32,
-        label="Standard error",
-        doc="Standard errors of intensity, if there is an error model.",
-        path=f"{RESULT}/errors",
-        record=Record.CELL,
-        live=False,
+        f"{RESULT}/errors",
+        "Standard errors of intensity, if there is an error model.",
+        "Standard error",
     ),
-    Output(
+    _cell(
+        "numbers",
+        np.uint32,
+        f"{RESULT}/numbers",
+        f"Of how many frames each value of intensity is the mean; 0: {ALL_FRAMES}.",
+    ),
+    _cell(
         "patterns",
-        Kind.IMAGE,
         np.float32,
-        label="Intensity",
-        doc="Beside patterns in two dimensions: those in one, (rotation, translation, radial).",
-        path=f"{PATTERNS}/intensity",
-        record=Record.CELL,
-        live=False,
+        f"{PATTERNS}/intensity",
+        "Beside patterns in two dimensions: those in one, (rotation, translation, radial).",
+        "Intensity",
     ),
-    Output(
+    _cell(
         "pattern_errors",
-        Kind.IMAGE,
         np.float32,
-        label="Standard error",
-        doc="Standard errors of patterns.",
-        path=f"{PATTERNS}/errors",
-        record=Record.CELL,
-        live=False,
+        f"{PATTERNS}/errors",
+        "Standard errors of patterns.",
+        "Standard error",
     ),
-    Output(
+    _cell(
+        "pattern_numbers",
+        np.uint32,
+        f"{PATTERNS}/numbers",
+        f"Of how many frames each value of patterns is the mean; 0: {ALL_FRAMES}.",
+    ),
+    _cell(
         "places",
-        Kind.IMAGE,
         np.int64,
-        doc=f"Of each position: {', '.join(ENTRIES)}; frames: how many its pattern is of, "
+        PLACES,
+        f"Of each position: {', '.join(ENTRIES)}; frames: how many its pattern is of, "
         "averaged and repeated: how often that was so. A map that goes on is read from here.",
-        path=PLACES,
-        record=Record.CELL,
-        live=False,
     ),
-    Output(
+    _cell(
         "motor_grid",
-        Kind.IMAGE,
-        doc="First and last motor position of rotation and translation; NaN: not known.",
-        path=MOTOR_GRID,
-        record=Record.CELL,
-        live=False,
+        float,
+        MOTOR_GRID,
+        "First and last motor position of rotation and translation; NaN: not known.",
     ),
 )
 GROUPS: Mapping[str, Mapping[str, Any]] = {

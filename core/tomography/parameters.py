@@ -12,15 +12,18 @@ from pydantic import field_validator, model_validator
 from ..azimuthal.errors import ErrorModel, parse_error_model
 from ..azimuthal.parameters import AzimuthalParameters
 from ..azimuthal.splitting import Split
+from ..compute.device import Compute
+from ..frame import BadFrame
 from ..parameters import parameter
 from .placing import Motors, PlaceBy
-from .profiles import Bins, Profiles
+from .profiles import Bins, Profiles, profiles
 from .reconstruction import Filter
 from .scan import FastAxis, Grid
 from .sinogram import MOST_RANGES, WHOLE, RadialRange, parse_ranges
 from .tomogram import MOST_BYTES, map_bytes
 
 MOST_SIDE = 16384
+NO_PONI = "poni_file is not set: frames cannot be integrated"
 
 
 class SlowAxis(Enum):
@@ -126,6 +129,19 @@ class DiffTomoParameters(AzimuthalParameters):
             raise ValueError("a range is two different numbers")
         return value
 
+    @field_validator("azimuth_range")
+    @classmethod
+    def _sector(cls, value: list[float]) -> list[float]:
+        if not value:
+            return value
+        begin, width = value[0], value[1] - value[0]
+        if not 0 < width <= 360:
+            raise ValueError("it goes from an azimuth to a greater one, at most 360 deg further")
+        # Azimuths jump at 180 deg, or else at 0: one of both must be outside.
+        if all((begin - jump) % 360 + width > 360 for jump in (-180, 0)):
+            raise ValueError("it cannot reach over both 0 and 180 deg")
+        return value
+
     @field_validator("radial_ranges")
     @classmethod
     def _ranges(cls, texts: list[str]) -> list[str]:
@@ -199,9 +215,27 @@ class DiffTomoParameters(AzimuthalParameters):
         )
 
     @cached_property
-    def profiles(self) -> dict[tuple[int, ...], Profiles]:
-        """What makes patterns of frames, by their shape; found once for each set of parameters."""
+    def known_profiles(self) -> dict[tuple[int, ...], Profiles]:
+        """What `profiles` found, once for each set of parameters."""
         return {}
+
+    def profiles(self, shape: tuple[int, ...], compute: Compute) -> Profiles:
+        """Return what makes patterns of frames of this shape.
+
+        Raises
+        ------
+        BadFrame
+            If the files named here do not fit, or there are none.
+        """
+        if not self.poni_file:
+            raise BadFrame(NO_PONI)
+        known = self.known_profiles
+        if shape not in known:
+            try:
+                known[shape] = profiles(self.setup.experiment(shape), self.bins, compute)
+            except ValueError as error:
+                raise BadFrame(str(error)) from None
+        return known[shape]
 
     @property
     def arrangement(self) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ from ..compute.device import CPU, Compute
 from ..frame import BadFrame, Frame
 from ..geometry import Geometry
 from ..marks import as_pixels
-from .tomogram import Profile, Reduced
+from .layer import Profile
+from .tomogram import Reduced
 
 Ends = tuple[float, float] | None
 

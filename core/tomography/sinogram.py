@@ -115,6 +115,16 @@ def parse_ranges(texts: Sequence[str]) -> tuple[RadialRange, ...]:
     return ranges
 
 
+def without_bins(ranges: Sequence[RadialRange], radial: Floats) -> list[str]:
+    """Return a sentence for each range in which no bin centre of `radial` (bins,) lies."""
+    return [
+        f"radial range {each.name} ({each.low:g} to {each.high:g}) holds no point of the patterns, "
+        f"which lie from {radial[0]:.6g} to {radial[-1]:.6g}"
+        for each in ranges
+        if not ((radial >= each.low) & (radial <= each.high)).any()
+    ]
+
+
 def _parse_range(text: str) -> RadialRange:
     name, _, numbers = text.partition("=")
     name = name.strip()

@@ -9,27 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compute.device import Compute
-from ..frame import BadFrame, Frame, Series
+from ..frame import Frame, Series
 from ..parameters import ParameterError
 from ..positions import Position, ScanBooks, ScanEnd, ScanPoint
-from ..sinks.journal import newest_file
+from ..sinks.journal import forget_newest_file, newest_file
 from ..stage import Closing, Row, Settings, Stage, Tree, registry
+from .kept_map import KeptMap
 from .kept_scan import keep_scan, kept_scan
-from .map_file import left_map
 from .measurement import Measurement
-from .outputs import COMMANDS, ENTRY, GROUPS, OUTPUTS, STATE
-from .parameters import DiffTomoParameters
+from .outputs import COMMANDS, ENTRY, GROUPS, OUTPUTS
+from .parameters import NO_PONI, DiffTomoParameters
 from .placing import Placing
-from .profiles import Profiles, profiles
 from .profiles import warm_up as warm_up_profiles
 from .reconstruction import reconstruct
 from .scan import Missed
 from .shown import shown
+from .sinogram import without_bins
 from .tomogram import Reduced, Tomogram
-from .tree import MapAxes, final_tree, form_of, late_cells, open_tree, reconstruction, whole_file
+from .tree import MapAxes, all_cells, final_tree, form_of, late_cells, open_tree, reconstruction
 
-NO_PONI = "poni_file is not set: frames cannot be integrated"
 Floats = NDArray[np.float64]
 
 
@@ -73,12 +71,12 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         self._offset_problem = ""
         self._joins = False
         """Whether it is open if the series goes on in the map that is there."""
-        self._frames = 0
+        self._frames = self._blank = 0
         self._ended = False
         """Whether the series is over."""
         self._file_form: tuple[Any, ...] | None = None
         self._kept = (-1, True)
-        """Series of the checkpoint, and whether its map was the one in the file of the series."""
+        """Of `KeptMap`, as the map was kept that was there at the start."""
 
     def _placing(self) -> Placing:
         asked = self._parameters
@@ -88,7 +86,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
 
     def map(self, frame: Frame, parameters: DiffTomoParameters) -> Reduced:
         """Integrate one frame."""
-        return _profiles(frame.shape, parameters, self.connection.compute).reduce(frame)
+        return parameters.profiles(frame.shape, self.connection.compute).reduce(frame)
 
     def reduce(self, frame: Frame, partial: Reduced, settings: Settings) -> Row:
         """Put one frame in its place."""
@@ -101,6 +99,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         self._prepare(frame.shape)
         self._frames += 1
         self._pattern = partial.pattern.intensity
+        self._blank += not np.isfinite(self._pattern).any()
         self._now.add(frame, partial)
         self._stale |= bool(self._now.changed)
         if self._file_form not in (None, self._form()):
@@ -112,7 +111,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         asked, tomogram = self._parameters, self._now.tomogram
         if shape == self._frame_shape and tomogram is not None:
             return
-        bins = _profiles(shape, asked, self.connection.compute)
+        bins = asked.profiles(shape, self.connection.compute)
         if tomogram is not None and not np.array_equal(tomogram.radial, bins.radial):
             self._empty("the radial axis of the frames")
         self._frame_shape = shape
@@ -135,7 +134,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         """Begin a series: with an empty map, or with that of the one before."""
         if settings.version != self._version:
             self.adopt(settings)
-        self._series, self._frames, self._file_form = series, 0, None
+        self._series, self._frames, self._blank, self._file_form = series, 0, 0, None
         self._offset_problem = self._note = ""
         self._ended = False
         self._joins = series.joined_late and not self._parameters.continue_scan
@@ -221,7 +220,13 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
                 f" and {waiting} frames that waited for positions were dropped" if waiting else ""
             )
             self._note = f"the map of {measured} positions was emptied{also}, because {why} changed"
+            self._forget()
         self._begin_map(None)
+
+    def _forget(self) -> None:
+        """See to it that no restart brings the map back from its file."""
+        if self.connection.folder:
+            forget_newest_file(self.connection.folder)
 
     def _rearrange(self, old: DiffTomoParameters) -> None:
         """Move the patterns to where they belong by the present parameters."""
@@ -242,6 +247,7 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         if command != "ClearMap":
             super().handle(command, argument)
         self._note, self._joins = "", False
+        self._forget()
         self._begin_map(None)
 
     # ------------------------------------------------------------- what is shown
@@ -268,6 +274,13 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
             notes.append(self._note)
         if not self._parameters.poni_file:
             notes.append(NO_PONI)
+        if now.tomogram is not None:
+            notes += without_bins(self._parameters.ranges, now.tomogram.radial)
+        if self._blank:
+            notes.append(
+                f"{self._blank} frames have no pixel that counts, their patterns are empty: "
+                "see mask_file, dummy and detector_marks"
+            )
         return notes
 
     def alarms(self) -> list[str]:
@@ -313,11 +326,9 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         if tomogram is None:
             return {}
         self._file_form = self._form()
-        arrays = whole_file(tomogram, self._now.placing.axes)
-        if self._now.resumed or self._now.rearranged:
-            self._now.rearranged = self._now.moved = False
-            return arrays
-        return {path: array.shape for path, array in arrays.items()}
+        filled = self._now.resumed or self._now.rearranged
+        self._now.rearranged = self._now.moved = False
+        return all_cells(tomogram, self._now.placing.axes, filled)
 
     def _form(self) -> tuple[Any, ...]:
         """Return what a map must have in common with the file to go into it."""
@@ -337,17 +348,9 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         return late_cells(self._now)
 
     def state(self) -> Tree | None:
-        """Return the map and what it is of; an empty one too, where another was before."""
-        tree = self._now.tree()
-        if not tree and not self._series.run_id:
-            return None
-        return {
-            **{f"{STATE}{name}": value for name, value in tree.items()},
-            f"{STATE}of": self._parameters.identity,
-            f"{STATE}empty": not tree,
-            f"{STATE}run": self._series.run_id,
-            f"{STATE}in_file": self._file_form in (None, self._form()),
-        }
+        """Return the map and what it is of."""
+        in_file = self._file_form in (None, self._form())
+        return KeptMap(self._now, self._series.run_id, in_file).tree(self._parameters)
 
     def restore(self, tree: Tree) -> None:
         """Go on with the map of a checkpoint.
@@ -357,23 +360,10 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         ValueError
             If it was made with other parameters.
         """
-        entries = {k.removeprefix(STATE): v for k, v in tree.items() if k.startswith(STATE)}
-        if entries.get("of") != self._parameters.identity:
-            raise ValueError("the map in the checkpoint was made with other parameters")
-        try:
-            kept, empty = (int(entries["run"]), bool(entries["in_file"])), bool(entries["empty"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the checkpoint is of another form ({error})") from None
-        if not empty:
-            self._restore(entries)
-        self._kept = kept
+        self._go_on(KeptMap.read(tree, self._parameters, self._placing()))
 
-    def _restore(self, entries: Tree) -> None:
-        restored = Measurement(self._placing())
-        restored.restore(entries, self._parameters.errors)
-        assert restored.tomogram is not None
-        restored.tomogram.choose(self._parameters.ranges, self._parameters.subtract_background)
-        self._now, self._stale = restored, True
+    def _go_on(self, kept: KeptMap) -> None:
+        self._now, self._kept, self._stale = kept.now, (kept.run, kept.in_file), True
 
     def recover(self, folder: Path) -> None:
         """Take up what the newest file holds beyond the checkpoint, and the scan that went on."""
@@ -382,39 +372,15 @@ class DiffTomoStage(Stage[DiffTomoParameters, Reduced]):
         path = newest_file(folder)
         if path is None:
             return
-        before, (run, in_file) = self._now, self._kept
+        before = KeptMap(self._now, *self._kept)
         try:
-            left = left_map(path, self._parameters, run if in_file else run + 1)
-            if left is None:
-                return
-            self.restore(left.state)
+            kept = before.with_file(path, self._parameters, self._placing())
         except (OSError, ValueError) as error:
             self._note = f"what {path.name} holds was not taken up: {error}"
             return
-        more = self._now.measured
-        if left.run == run:
-            self._now.take(before)
-            more = self._now.measured - before.measured
+        self._go_on(kept)
+        more = kept.now.measured - (before.now.measured if kept.run == before.run else 0)
         if more > 0:
             self._note = (
                 f"{more} positions that the checkpoint did not have yet were taken from {path.name}"
             )
-
-
-def _profiles(shape: tuple[int, ...], parameters: DiffTomoParameters, compute: Compute) -> Profiles:
-    """Return what makes patterns of frames of this shape.
-
-    Raises
-    ------
-    BadFrame
-        If the files named in the parameters do not fit, or there are none.
-    """
-    if not parameters.poni_file:
-        raise BadFrame(NO_PONI)
-    known = parameters.profiles
-    if shape not in known:
-        try:
-            known[shape] = profiles(parameters.setup.experiment(shape), parameters.bins, compute)
-        except ValueError as error:
-            raise BadFrame(str(error)) from None
-    return known[shape]

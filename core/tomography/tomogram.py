@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -11,26 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .layer import Layer, Profile
 from .scan import Place, Spot
 from .sinogram import WHOLE, RadialRange, RangeSums
 
 Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
 MOST_BYTES = 4 << 30
 """Largest map, in bytes."""
 ENTRIES = ("frame", "event", "point", "frames", "averaged", "repeated")
 """What is kept about each position: its newest frame with its trigger event, its point, how many
 frames its profile is of, and how often a frame was averaged with others or replaced some."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The intensities of one frame, with or without errors."""
-
-    intensity: NDArray[Any]
-    """(bins,) or (azimuthal bins, bins); NaN where no pixel counted."""
-    sigma: NDArray[Any] | None = None
-    """Standard errors, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,85 +37,6 @@ class Added(Enum):
     FIRST = "first"
     MEAN = "averaged with others of the same point"
     AGAIN = "measured again: the newest counts"
-
-
-class Layer:
-    """Profiles of all positions, float32; NaN where not measured.
-
-    Parameters
-    ----------
-    shape
-        (rotations, translations).
-    bins
-        Shape of a profile.
-    errors
-        Whether profiles have errors.
-    """
-
-    def __init__(self, shape: tuple[int, int], bins: tuple[int, ...], errors: bool) -> None:
-        self.intensity: Singles = np.full((*shape, *bins), np.nan, np.float32)
-        self.sigma: Singles | None = np.full_like(self.intensity, np.nan) if errors else None
-        self._numbers: NDArray[np.uint32] | None = None
-
-    def set(self, place: Place, profile: Profile) -> None:
-        """Replace the profile of a position."""
-        self.intensity[place] = profile.intensity
-        if self.sigma is not None:
-            self.sigma[place] = np.nan if profile.sigma is None else profile.sigma
-        if self._numbers is not None:
-            self._numbers[place] = np.isfinite(profile.intensity)
-
-    def average(self, place: Place, profile: Profile) -> None:
-        """Make the profile of a position the mean of it and another frame's.
-
-        A bin's mean is over the frames in which it had a value.
-        """
-        if self._numbers is None:
-            self._numbers = np.isfinite(self.intensity).astype(np.uint32)
-        there = np.isfinite(profile.intensity)
-        before = self._numbers[place]
-        after = before + there
-        old = np.where(before > 0, self.intensity[place], 0)
-        new = np.where(there, profile.intensity, 0)
-        with np.errstate(invalid="ignore"):
-            self.intensity[place] = (old * before + new) / np.where(after > 0, after, np.nan)
-            if self.sigma is not None and profile.sigma is not None:
-                spread = np.hypot(
-                    np.where(before > 0, self.sigma[place], 0) * before,
-                    np.where(there, profile.sigma, 0),
-                )
-                self.sigma[place] = spread / np.where(after > 0, after, np.nan)
-        self._numbers[place] = after
-
-    def profile(self, place: Place) -> Profile:
-        """Return the profile of a position; views."""
-        return Profile(self.intensity[place], None if self.sigma is None else self.sigma[place])
-
-    def tree(self, name: str, measured: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-        """Return the measured profiles for a checkpoint; copies."""
-        tree: dict[str, NDArray[Any]] = {f"{name}/intensity": self.intensity[measured]}
-        if self.sigma is not None:
-            tree[f"{name}/sigma"] = self.sigma[measured]
-        if self._numbers is not None:
-            tree[f"{name}/numbers"] = self._numbers[measured]
-        return tree
-
-    def restore(self, name: str, tree: Mapping[str, Any], measured: NDArray[np.bool_]) -> None:
-        """Take back what `tree` gave.
-
-        Raises
-        ------
-        ValueError, KeyError
-            If it is of another form.
-        """
-        self.intensity[measured] = tree[f"{name}/intensity"]
-        if self.sigma is not None:
-            self.sigma[measured] = tree[f"{name}/sigma"]
-        if f"{name}/numbers" in tree and self._numbers is None:
-            self._numbers = np.isfinite(self.intensity).astype(np.uint32)
-        if self._numbers is not None:
-            there = np.isfinite(self.intensity[measured])
-            self._numbers[measured] = tree.get(f"{name}/numbers", there)
 
 
 class Tomogram:
@@ -193,10 +104,14 @@ class Tomogram:
         """
         there = self.frame[place] >= 0
         same = bool(there and self._point[place] == point)
-        self._count(place, -1)
+        if there:
+            self._count(place, -1)
         for layer, profile in ((self.patterns, reduced.pattern), (self.cakes, reduced.cake)):
             if layer is not None and profile is not None:
-                (layer.average if same else layer.set)(place, profile)
+                if same:
+                    layer.average(place, profile, int(self._times[place][0]))
+                else:
+                    layer.set(place, profile)
         self._count(place, 1)
         if not same or frame_number > self.frame[place]:
             self.frame[place], self._event[place] = frame_number, event
@@ -205,12 +120,12 @@ class Tomogram:
         if not same:
             self._times[place][0] = 1
         self.measured += not there
-        self._sums[:, *place] = self._summing.of(self.patterns.intensity[place])
+        self._sums[:, *place] = self._summing.of(self.patterns.profile(place).intensity)
         return Added.MEAN if same else Added.AGAIN if there else Added.FIRST
 
     def _count(self, place: Place, sign: int) -> None:
         """Add the pattern of a position to the mean of all, or take it away."""
-        pattern = self.patterns.intensity[place]
+        pattern = self.patterns.profile(place).intensity
         there = np.isfinite(pattern)
         self._total += np.where(there, sign * pattern, 0)
         self._number += sign * there
@@ -229,7 +144,8 @@ class Tomogram:
     def _all(self) -> tuple[Floats, NDArray[np.int64]]:
         """Return the sum of all patterns and how many have a value, by bin; row by row."""
         total, number = np.zeros(self.radial.shape), np.zeros(self.radial.shape, np.int64)
-        for row in self.patterns.intensity:
+        for line, measured in self._rows():
+            row = self.patterns.row(line, measured)
             there = np.isfinite(row)
             total += np.where(there, row, 0).sum(axis=0, dtype=np.float64)
             number += there.sum(axis=0, dtype=np.int64)
@@ -239,9 +155,16 @@ class Tomogram:
         """Take the sinograms of other ranges, beside that of the whole pattern."""
         self._ranges, self._background = (RadialRange(WHOLE), *ranges), background
         self._summing = RangeSums(self._ranges, self.radial, background)
-        # Row by row: the copies made on the way stay small.
-        rows = [self._summing.of(row) for row in self.patterns.intensity]
-        self._sums = np.moveaxis(np.array(rows), -1, 0).copy()
+        self._sums = np.full((len(self._ranges), *self.shape), np.nan)
+        for number, measured in self._rows():
+            sums = self._summing.of(self.patterns.row(number, measured))
+            self._sums[:, number, measured] = sums.T
+
+    def _rows(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Yield the rows of the map, and what of them is measured: copies of these stay small."""
+        for number, frames in enumerate(self.frame):
+            if (measured := frames >= 0).any():
+                yield number, measured
 
     def sinogram(self, name: str) -> Floats:
         """Return the sinogram of a range by its name, (rotations, translations); a copy."""
@@ -257,7 +180,7 @@ class Tomogram:
         """Return the pattern of a position, (bins,), NaN where there is none; a copy."""
         if place[0] >= self.shape[0] or place[1] >= self.shape[1]:
             return np.full(self.radial.shape, np.nan)
-        return np.array(self.patterns.intensity[place], np.float64)
+        return np.array(self.patterns.profile(place).intensity, np.float64)
 
     # -------------------------------------------------------------- what is kept
 

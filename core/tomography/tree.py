@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..azimuthal.units import Unit
 from ..stage import Record, Tree
+from .layer import Layer
 from .measurement import Measurement
 from .outputs import (
     COUNTS,
@@ -197,26 +198,45 @@ def form_of(tomogram: Tomogram | None, parameters: DiffTomoParameters) -> tuple[
     return tomogram.identity, form
 
 
-def whole(group: str, tomogram: Tomogram) -> dict[str, NDArray[Any]]:
-    """Return the map whole, below a group; not copied."""
-    arrays: dict[str, NDArray[Any]] = {
-        f"{group}/intensity": tomogram.layer.intensity,
-        f"{group}/map_ptr": tomogram.frame,
-    }
-    if tomogram.layer.sigma is not None:
-        arrays[f"{group}/errors"] = tomogram.layer.sigma
+def whole(group: str, tomogram: Tomogram, filled: bool = True) -> dict[str, NDArray[Any]]:
+    """Return the map whole, below a group; not copied. Unless `filled`, shapes count alone."""
+    return {**_layer(group, tomogram.layer, filled), f"{group}/map_ptr": tomogram.frame}
+
+
+def _layer(group: str, layer: Layer, filled: bool = True) -> dict[str, NDArray[Any]]:
+    intensity, sigma = layer.arrays(None if filled else ())
+    arrays: dict[str, NDArray[Any]] = {f"{group}/intensity": intensity}
+    if sigma is not None:
+        arrays[f"{group}/errors"] = sigma
+    if layer.numbers is not None:
+        arrays[f"{group}/numbers"] = layer.numbers
     return arrays
 
 
-def whole_file(tomogram: Tomogram, axes: MotorGrid | None) -> dict[str, NDArray[Any]]:
+def whole_file(
+    tomogram: Tomogram, axes: MotorGrid | None, filled: bool = True
+) -> dict[str, NDArray[Any]]:
     """Return all cells of a file: the map whole, and what it needs to be gone on with."""
-    arrays = whole(RESULT, tomogram)
+    arrays = whole(RESULT, tomogram, filled)
     if tomogram.cakes is not None:
-        arrays[f"{PATTERNS}/intensity"] = tomogram.patterns.intensity
-        if tomogram.patterns.sigma is not None:
-            arrays[f"{PATTERNS}/errors"] = tomogram.patterns.sigma
+        arrays |= _layer(PATTERNS, tomogram.patterns, filled)
     ends = np.full((2, 2), np.nan) if axes is None else axes.ends
     return {**arrays, PLACES: tomogram.entries(), MOTOR_GRID: ends}
+
+
+def all_cells(
+    tomogram: Tomogram, axes: MotorGrid | None, filled: bool
+) -> dict[str, tuple[int, ...] | NDArray[Any]]:
+    """Return the cells of a file that begins: what they hold, or their shapes alone.
+
+    Numbers of frames have a place too if there are none: they may be needed later.
+    """
+    arrays = whole_file(tomogram, axes, filled)
+    shapes = {path: array.shape for path, array in arrays.items()}
+    for group in (RESULT, PATTERNS):
+        if f"{group}/intensity" in shapes:
+            shapes[f"{group}/numbers"] = shapes[f"{group}/intensity"]
+    return {**shapes, **(arrays if filled else {})}
 
 
 def _counts(now: Measurement) -> Tree:

@@ -82,10 +82,53 @@ def test_a_map_is_drawn_with_its_gaps(tmp_path: Path, poni: Path) -> None:
     assert (tmp_path / "t.png").read_bytes().startswith(PNG)
 
 
-def test_patterns_in_two_dimensions_are_refused_in_a_sentence(tmp_path: Path, poni: Path) -> None:
+def test_a_sinogram_stands_at_its_positions_beside_those_of_ranges(
+    tmp_path: Path, poni: Path
+) -> None:
+    path = reduced(
+        DiffTomoStage(), tmp_path / "t.h5", poni_file=str(poni),
+        n_translations=3, n_rotations=2, n_diffraction=50, radial_ranges=["ring=2,6"],
+        rotation_range=[0, 90], translation_range=[1.0, 3.0], translation_unit="um",
+    )  # fmt: skip
+    with h5py.File(path) as file:
+        figure = map_figure(path, file)
+        ring = file["entry_0000/pyFAI/sinograms/ring"][()]
+    titles = {axes.get_title(): axes for axes in figure.axes}
+    drawn = titles["Sinogram of ring"]
+    np.testing.assert_array_equal(np.ma.filled(drawn.images[0].get_array(), np.nan), ring)
+    assert drawn.images[0].get_extent() == [0.5, 3.5, 135, -45]
+    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("translation (um)", "rotation (deg)")
+    bars = [axes.get_ylabel() for axes in figure.axes if not axes.get_title()]
+    assert bars.count("summed intensity") == 2
+
+
+def test_a_plain_map_is_no_sinogram_and_has_numbers_that_are_whole(
+    tmp_path: Path, poni: Path
+) -> None:
+    path = reduced(
+        DiffTomoStage(), tmp_path / "m.h5", poni_file=str(poni),
+        n_translations=3, n_rotations=2, n_diffraction=50, slow_axis="translation",
+    )  # fmt: skip
+    with h5py.File(path) as file:
+        figure = map_figure(path, file)
+    drawn = figure.axes[0]
+    assert drawn.get_title() == "Map of the whole pattern"
+    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("fast number", "slow number")
+    for ticks in (drawn.get_xticks(), drawn.get_yticks()):
+        assert (ticks == np.round(ticks)).all()
+
+
+def test_of_patterns_in_two_dimensions_those_in_one_beside_are_drawn(
+    tmp_path: Path, poni: Path
+) -> None:
     path = reduced(
         DiffTomoStage(), tmp_path / "c.h5", poni_file=str(poni),
         n_translations=3, n_rotations=2, n_diffraction=20, azimuthal_bins=8,
     )  # fmt: skip
+    draw_file(path, tmp_path / "c.png")
+    with h5py.File(path, "r+") as file:
+        titles = {axes.get_title() for axes in map_figure(path, file).axes}
+        assert {"Sinogram of the whole pattern", "All patterns"} < titles
+        del file["entry_0000/pyFAI/patterns"]
     with pytest.raises(ValueError, match="two dimensions"):
         draw_file(path, tmp_path / "c.png")

@@ -6,66 +6,28 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from ronda.core.frame import Frame, Series, SeriesEnd, SeriesStart, new_run_id
 from ronda.core.positions import ScanEnd, ScanPoint, ScanStart
 from ronda.core.runner import Runner
-from ronda.core.sinks.checkpoint import load_checkpoint
 from ronda.core.sinks.nexus import NexusWriter
-from ronda.core.sources import Event, Source
 from ronda.core.tomography.parameters import DiffTomoParameters
 from ronda.core.tomography.stage import DiffTomoStage
-from ronda.tests.core.tomography.phantom import Scanner, flat, write_poni
+from ronda.tests.core.tomography.phantom import write_poni
+from ronda.tests.core.tomography.scripted import Script, run, series_of
 
 NaN = np.nan
 PLACE = "entry_0000/pyFAI/result"
-
-
-class Script(Source):
-    """Events that a runner reads, and things that are done between them."""
-
-    live = False
-
-    def __init__(self, steps: list[Any]) -> None:
-        super().__init__("script:")
-        self._steps = steps
-
-    def events(self) -> Iterator[Event]:
-        for step in self._steps:
-            if callable(step):
-                step()
-            else:
-                yield step
 
 
 def make_runner(folder: Path, name: str = "out.h5", **values: Any) -> Runner:
     asked = {"poni_file": write_poni(folder), "n_diffraction": 40, "solid_angle": False, **values}
     writer = NexusWriter(output_file=folder / name)
     return Runner(DiffTomoStage(), DiffTomoParameters().changed(asked), [writer], workers=2)
-
-
-def series_of(
-    numbers: Any, joined_late: bool = False, filename: str = "scan-5_detector.h5"
-) -> list[Any]:
-    series = Series(new_run_id(), "detector", filename, {}, joined_late)
-    return [
-        SeriesStart(series),
-        *(Frame(series, n, flat(n + 1)) for n in numbers),
-        SeriesEnd(series),
-    ]
-
-
-def run(runner: Runner, steps: list[Any]) -> None:
-    runner.start(lambda: Script(steps))
-    runner.wait()
-    assert not runner.last_error
-    assert not runner.health.alarms
 
 
 def written(path: Path, place: str = PLACE) -> tuple[Any, Any]:
@@ -271,105 +233,3 @@ def test_the_cross_section_is_in_the_file_if_it_is_asked_for(tmp_path: Path) -> 
         np.testing.assert_allclose(group["x"], [2, 1, 0, -1, -2])
         assert list(group.attrs["axes"]) == ["y", "x"]
         assert group["x"].attrs["units"] == "mm"
-
-
-# ------------------------------------------------------------ what a killed device left
-
-SCAN: dict[str, Any] = {"n_translations": 3, "n_rotations": 2, "n_diffraction": 40}
-
-
-@pytest.fixture(params=[{}, {"azimuthal_bins": 2}, {"frames_per_point": 2}], ids=str)
-def left(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """What is set of a scan whose device was killed after frame 3; its file is `out.h5`."""
-    values = {**SCAN, **request.param, "error_model": "poisson"}
-    poni = {"poni_file": write_poni(tmp_path), "solid_angle": False}
-    asked = DiffTomoParameters().changed({**values, **poni})
-    writer = NexusWriter(output_file=tmp_path / "out.h5", state_directory=tmp_path)
-    runner = Runner(DiffTomoStage(), asked, [writer])
-    run(runner, series_of(range(4)))
-    runner.close()
-    return values
-
-
-def started_again(folder: Path, checkpoint: bool, values: dict[str, Any]) -> Scanner:
-    """Return a stage that takes up what was left."""
-    scan = Scanner(folder, **values)
-    if checkpoint:
-        state = load_checkpoint(folder)
-        assert state is not None
-        scan.stage.restore(state)
-    scan.stage.recover(folder)
-    return scan
-
-
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_frames_of_a_file_without_a_checkpoint_are_lost(
-    tmp_path: Path, left: dict[str, Any], checkpoint: bool
-) -> None:
-    scan = started_again(tmp_path, checkpoint, left)
-    whole = Scanner(tmp_path, **left)
-    whole.frames(*range(4))
-    assert ("did not have yet were taken from out.h5" in scan.status()) is not checkpoint
-    scan.begin(2, joined_late=True)
-    for each in (scan, whole):
-        each.frames(5, 6)
-    names = [each.name for each in scan.stage.outputs if each.live and each.name != "time_left"]
-    for name in set(names) - {"frames_missed"}:
-        np.testing.assert_array_equal(scan.value(name), whole.value(name), name)
-    assert scan.value("frames_missed") == 1  # the one with number 4
-    assert "1 frames came before the series was joined late" in scan.status()
-
-
-def test_a_map_is_made_of_what_another_scan_left(tmp_path: Path, left: dict[str, Any]) -> None:
-    other = started_again(tmp_path, False, {**left, "zigzag": True})
-    assert "what out.h5 holds was not taken up" in other.status()
-    assert "zigzag was False, not True" in other.status()
-    assert other.value("points_measured") == 0
-
-
-@pytest.mark.parametrize(("name", "change"), [("run", 1), ("in_file", -1)])
-def test_a_file_that_the_map_has_left_is_not_taken_up(
-    tmp_path: Path, left: dict[str, Any], name: str, change: int
-) -> None:
-    state = dict(load_checkpoint(tmp_path) or {})
-    state[f"tomogram/{name}"] += change
-    state["tomogram/empty"] = True
-    scan = Scanner(tmp_path, **left)
-    scan.stage.restore(state)
-    scan.stage.recover(tmp_path)
-    assert scan.value("points_measured") == 0
-    assert "taken" not in scan.status()
-
-
-def test_what_a_file_does_not_hold_is_taken_from_the_checkpoint(
-    tmp_path: Path, left: dict[str, Any]
-) -> None:
-    whole = started_again(tmp_path, True, left)
-    with h5py.File(tmp_path / "out.h5", "r+") as file:
-        file[PLACE]["intensity"][0, 0] = NaN  # its writer was killed before
-        file["entry_0000/scan/places"][0, 1, 2] = 5  # where frames do not belong
-    bare = started_again(tmp_path, False, left)
-    assert bare.value("points_measured") == whole.value("points_measured") - 2
-    scan = started_again(tmp_path, True, left)
-    for name in ("frame_map", "sinogram", "mean_pattern"):
-        np.testing.assert_array_equal(scan.value(name), whole.value(name))
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["run_id", "pyFAI/result/map_ptr", "pyFAI/result/2th", "scan/places", "scan/frames_extra"],
-)
-def test_a_file_that_is_no_map_stops_a_device(
-    tmp_path: Path, left: dict[str, Any], name: str
-) -> None:
-    for link in (None, h5py.ExternalLink("else.h5", "/data"), h5py.SoftLink("/nowhere"), "text"):
-        with h5py.File(tmp_path / "out.h5", "r+") as file:
-            if name in file["entry_0000"] or file["entry_0000"].get(name, getlink=True):
-                del file[f"entry_0000/{name}"]
-            if link is not None:
-                file[f"entry_0000/{name}"] = link
-        scan = started_again(tmp_path, False, left)
-        assert scan.value("points_measured") == 0
-        assert "what out.h5 holds was not taken up" in scan.status()
-    (tmp_path / "out.h5").write_bytes(b"torn")
-    assert "cannot be read" in started_again(tmp_path, False, left).status()

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ronda.core.frame import Frame, Series
 from ronda.core.positions import ScanBooks
+from ronda.core.tomography.layer import Profile
 from ronda.core.tomography.measurement import Measurement
 from ronda.core.tomography.placing import Motors, PlaceBy, Placing
 from ronda.core.tomography.scan import FastAxis, Grid, Missed, Place
 from ronda.core.tomography.sinogram import WHOLE
-from ronda.core.tomography.tomogram import Profile, Reduced, Tomogram, remaining_seconds
+from ronda.core.tomography.tomogram import Reduced, Tomogram, remaining_seconds
 
 RADIAL = np.arange(3.0)
 grids = st.builds(

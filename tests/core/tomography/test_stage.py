@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from ronda.core.parameters import ParameterError
 from ronda.core.positions import ScanEnd, ScanPoint, ScanStart
 from ronda.core.runner import Runner
 from ronda.core.sinks.checkpoint import load_checkpoint, write_checkpoint
-from ronda.core.sources import Event, Source
+from ronda.core.sources import Event
 from ronda.core.sources.sardana import SardanaServer
 from ronda.core.stage import Kind, Settings
+from ronda.core.tomography.layer import Layer, Profile
 from ronda.core.tomography.parameters import DiffTomoParameters
 from ronda.core.tomography.scan import Place
 from ronda.core.tomography.sinogram import RadialRange, RangeSums, parse_ranges
 from ronda.core.tomography.stage import DiffTomoStage
-from ronda.core.tomography.tomogram import Layer, Profile
 from ronda.tests.core.tomography.phantom import (
     PHANTOM,
     RANGES,
@@ -36,21 +35,9 @@ from ronda.tests.core.tomography.phantom import (
     phantom_frame,
     write_poni,
 )
+from ronda.tests.core.tomography.scripted import Script
 
 NaN = np.nan
-
-
-class Script(Source):
-    """Events that a runner reads."""
-
-    live = False
-
-    def __init__(self, events: list[Event]) -> None:
-        super().__init__("script:")
-        self._events = events
-
-    def events(self) -> Iterator[Event]:
-        yield from self._events
 
 
 def run(folder: Path, events: list[Event], *sinks: Any, **values: Any) -> Runner:
@@ -165,8 +152,8 @@ def test_averages_are_those_of_numpy_over_the_frames_that_have_a_value(rows: Any
     sigma = np.sqrt(frames + 1)
     layer, place = Layer((2, 2), (3,), errors=True), Place(1, 0)
     layer.set(place, Profile(frames[0], sigma[0]))
-    for row, error in zip(frames[1:], sigma[1:], strict=True):
-        layer.average(place, Profile(row, error))
+    for number, (row, error) in enumerate(zip(frames[1:], sigma[1:], strict=True), 1):
+        layer.average(place, Profile(row, error), number)
     there = np.isfinite(frames)
     number = np.where(there.any(axis=0), there.sum(axis=0), NaN)
     mean = np.where(there, frames, 0).sum(axis=0) / number
@@ -541,6 +528,10 @@ def test_what_is_only_shown_leaves_the_map_alone(tmp_path: Path) -> None:
         ({"radial_ranges": ["a=1"]}, "not of the form name=low,high"),
         ({"rotation_range": [1, 1]}, "two different numbers"),
         ({"rotation_range": [1]}, "two different numbers"),
+        ({"azimuth_range": [0, 400]}, "at most 360 deg further"),
+        ({"azimuth_range": [90, 10]}, "to a greater one"),
+        ({"azimuth_range": [0, float("inf")]}, "azimuth_range"),
+        ({"azimuth_range": [-10, 190]}, "over both 0 and 180 deg"),
         ({"slow_axis": "translation", "reconstruct": True}, "without a rotation"),
     ],
 )
@@ -548,6 +539,11 @@ def test_what_cannot_be_is_refused_in_one_sentence(change: Any, sentence: str) -
     with pytest.raises(ParameterError, match=sentence) as raised:
         DiffTomoParameters().changed(change)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("sector", [[0, 360], [-180, 180], [170, 190], [-10, 10], [350, 370]])
+def test_sectors_across_one_jump_of_azimuths_are_taken(sector: list[float]) -> None:
+    assert DiffTomoParameters().changed({"azimuth_range": sector}).azimuths == tuple(sector)
 
 
 def test_frames_that_do_not_fit_the_geometry_are_refused_in_one_sentence(tmp_path: Path) -> None:
