@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl
 
 from .sources.base import SourceError
 from .sources.hdf5_file import dataset_at, open_hdf5
+from .sources.hdf5_parts import numbered_parts
+from .sources.imagefile import hdf5_place
 from .sources.parsing import split_url
 
 SCHEME = re.compile("[a-z][a-z0-9+]+:")
@@ -74,17 +76,14 @@ def _files(name: str) -> Iterator[Path]:
     found = SCHEME.match(name)
     scheme, rest = (found[0], name[found.end() :]) if found else ("", name)
     match scheme:
-        case "":
-            yield Path(name)
-        case "hdf5:":
-            file, _, inside = rest.partition("::")
-            yield Path(file)
-            holder = _holder(Path(file), inside)
-            if holder is None:
-                raise ValueError("the pixels of this dataset are in other files: copy it into one")
-            yield holder
+        case "" | "hdf5:":
+            yield from _behind(name)
         case "images:":
-            yield from _matching(Path(rest))
+            pattern, separator, inside = rest.partition("::")
+            for path in _matching(Path(pattern)):
+                yield path
+                if path.is_file():
+                    yield from _behind(f"{path}{separator}{inside}")
         case "recording:":
             yield from map(Path, split_url(name, {"stream": ()})[0].split(","))
         case "simulated:":
@@ -95,15 +94,36 @@ def _files(name: str) -> Iterator[Path]:
             raise ValueError("only files and simulated: are read here, and no stream is connected")
 
 
-def _holder(file: Path, inside: str) -> Path | None:
-    """Return the file that a dataset is in, behind all links.
+def _behind(name: str) -> Iterator[Path]:
+    """Yield a file of images and, of HDF5, those that the datasets are in, behind all links.
 
-    None: its pixels are in others, of which HDF5 would read any.
+    Raises
+    ------
+    ValueError
+        If the pixels of a dataset are in others, of which HDF5 would read any.
     """
-    with open_hdf5(file) as opened:
-        dataset = dataset_at(opened, inside)
-        elsewhere = dataset.is_virtual or dataset.external
-        return None if elsewhere else Path(dataset.file.filename)
+    place = hdf5_place(name)
+    if place is None:
+        yield Path(name)
+        return
+    yield place[0]
+    with open_hdf5(place[0]) as opened:
+        parts = numbered_parts(opened, place[1])
+        for part in parts:
+            yield part.file
+            if part.problem:
+                raise ValueError(part.problem)
+        elsewhere = any(part.elsewhere for part in parts)
+        try:
+            dataset = dataset_at(opened, place[1])
+        except SourceError:
+            if not parts:
+                raise
+        else:
+            yield Path(dataset.file.filename)
+            elsewhere = elsewhere or dataset.is_virtual or bool(dataset.external)
+    if elsewhere:
+        raise ValueError("the pixels of this dataset are in other files: copy it into one")
 
 
 def _matching(pattern: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ class MaskParameters(Parameters):
 
     mask_file: InputFile = parameter(
         "",
-        "Image whose nonzero pixels are left out (EDF, TIFF, CBF, NPY, or hdf5:FILE::/dataset), "
+        "Image whose nonzero pixels are left out (EDF, TIFF, CBF, NPY, or FILE.h5::/dataset), "
         "in the orientation of the turned frame; empty: none but what the detector marks.",
     )
 

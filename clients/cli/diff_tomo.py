@@ -17,7 +17,7 @@ def diff_tomo(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]...",
+            metavar="IMAGE",
             help="Files with images, FILE.h5::/dataset, folders, or patterns in quotes: "
             '"scan_*.edf". Each file is read once, in the order of the numbers in the names.',
             show_default=False,
@@ -68,7 +68,11 @@ def diff_tomo(
     offset: Annotated[
         int,
         typer.Option(
-            "-O", "--offset", help="Frames at the beginning to leave out.", rich_help_panel=SCAN
+            "-O",
+            "--offset",
+            help="Frames at the beginning to leave out; negative: so many positions are not "
+            "measured at the beginning.",
+            rich_help_panel=SCAN,
         ),
     ] = 0,
     zigzag: Annotated[
@@ -122,8 +126,8 @@ def diff_tomo(
             "-d",
             "--dark",
             metavar="FILES",
-            help="Dark images, which are averaged and subtracted; with commas, patterns, or as "
-            "often as wanted.",
+            help="Dark images, all of each file or FILE.h5::/dataset, which are averaged and "
+            "subtracted; with commas, patterns, or as often as wanted.",
         ),
     ] = None,
     flat: Annotated[
@@ -138,6 +142,7 @@ def diff_tomo(
     ] = None,
     dummy: options.Dummy = None,
     delta_dummy: options.DeltaDummy = None,
+    detector_marks: options.DetectorMarks = True,
     polarization: Annotated[
         float | None,
         options.optional(CORRECTIONS, min=-1.0, max=1.0, help="Polarisation factor of the beam."),
@@ -254,7 +259,7 @@ def diff_tomo(
         "split": split,
         "error_model": error_model,
         "radial_ranges": list(roi or ()),
-        **options.experiment(poni, mask, dummy, delta_dummy, polarization),
+        **options.experiment(poni, mask, dummy, delta_dummy, polarization, detector_marks),
     }
     from .tomography import Integration
 

@@ -46,7 +46,7 @@ def show_version(wanted: bool) -> None:
 Images = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGE...",
+        metavar="IMAGE",
         help="Files with images (HDF5, CBF, EDF, TIFF...), FILE.h5::/dataset, or patterns in "
         'quotes: "scan_*.cbf". Each file is read once, in the order of the numbers in the names.',
         show_default=False,
@@ -70,7 +70,18 @@ Mask = Annotated[
         "-m",
         "--mask",
         metavar="FILE",
-        help="Image whose nonzero pixels are left out, in place of the detector's gaps.",
+        help="Image, or FILE.h5::/dataset, whose nonzero pixels are left out, in place of the "
+        "detector's gaps.",
+    ),
+]
+DetectorMarks = Annotated[
+    bool,
+    typer.Option(
+        "--detector-marks/--no-detector-marks",
+        help="Leave out the values with which detectors mark pixels: -1 and -2 of signed pixels, "
+        "and the top value of the pixel type. Off for frames whose background is subtracted, "
+        "where -1 and -2 are counts.",
+        rich_help_panel=SETUP,
     ),
 ]
 Dummy = Annotated[
@@ -150,6 +161,7 @@ def experiment(
     dummy: float | None,
     delta_dummy: float | None,
     polarization: float | None,
+    detector_marks: bool,
 ) -> dict[str, Any]:
     """Return the parameters that these options stand for.
 
@@ -166,6 +178,7 @@ def experiment(
         "dummy": dummy,
         "delta_dummy": delta_dummy or 0.0,
         "polarization": polarization,
+        "detector_marks": detector_marks,
     }
 
 

@@ -190,7 +190,7 @@ def reduce_to_file(work: Work) -> int:
     Returns
     -------
     int
-        0; 1 if no frame could be used or something could not be written; 130 after Ctrl-C.
+        0; 1 if a frame could not be used or something could not be written; 130 after Ctrl-C.
 
     Raises
     ------
@@ -329,13 +329,15 @@ def _summarise(
     for sentence in (*health.alarms, *health.notes):
         console.print(f"note: {sentence}", soft_wrap=True)
     if not writer.file:
-        console.print("nothing was written: no frame could be used")
+        lost = f"{counts.reduced} frames were reduced, but there is no file to hold them"
+        why = lost if counts.reduced else "no frame could be used"
+        console.print(f"nothing was written: {why}", soft_wrap=True)
     elif not work.quiet:
         rate = counts.reduced / seconds
         console.print(
             f"written: {work.output} ({seconds:.1f} s, {rate:.1f} frames/s)", soft_wrap=True
         )
-    return bool(writer.file) and not writer.problem
+    return bool(writer.file) and not writer.problem and not counts.rejected
 
 
 def _profile(

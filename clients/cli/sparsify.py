@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from ...core.bragg.finders import PeakFinder
 from . import options
 
+ONLY_PEAKFINDER8 = {"min_snr", "min_pixels", "max_pixels", "local_background_radius"}
+"""Settings that the search in patches does not have."""
 BASENAME, SUFFIX = "{basename}", "_sparse.h5"
 """What stands for the first image's name in the output's; what follows it where none is given."""
 FINDERS = tuple(finder.value for finder in PeakFinder)
@@ -62,6 +65,7 @@ def sparsify_bragg(
     mask: options.Mask = None,
     dummy: options.Dummy = None,
     delta_dummy: options.DeltaDummy = None,
+    detector_marks: options.DetectorMarks = True,
     radial_range: Annotated[
         tuple[float, float] | None,
         options.optional(
@@ -164,6 +168,45 @@ def sparsify_bragg(
     min_peaks: Annotated[
         int, typer.Option(min=0, help="Leave out frames with fewer peaks.", rich_help_panel=PEAKS)
     ] = 0,
+    max_peaks: Annotated[
+        int | None,
+        options.optional(
+            PEAKS,
+            help="Peaks of a frame that the file has room for, up to 4096; of more, the most "
+            "intense are written. By default 1024.",
+        ),
+    ] = None,
+    min_snr: Annotated[
+        float | None,
+        options.optional(
+            PEAKS,
+            help="peakfinder8: least ratio of a peak's intensity to its error; by default 5.0.",
+        ),
+    ] = None,
+    min_pixels: Annotated[
+        int | None,
+        options.optional(PEAKS, help="peakfinder8: least pixels of a peak; by default 2."),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        options.optional(PEAKS, help="peakfinder8: most pixels of a peak; by default 200."),
+    ] = None,
+    local_background_radius: Annotated[
+        int | None,
+        options.optional(
+            PEAKS,
+            help="peakfinder8: half the side, in pixels, of the square that the background is "
+            "taken from; by default 3.",
+        ),
+    ] = None,
+    peak_threshold: Annotated[
+        float | None,
+        options.optional(
+            PEAKS,
+            help="Least counts of a peak's pixel (the ADC threshold of peakfinder8); by default "
+            "0.0.",
+        ),
+    ] = None,
     workgroup: Annotated[
         int | None,
         options.optional(
@@ -188,6 +231,18 @@ def sparsify_bragg(
     reads pyFAI's files can read. Ctrl-C leaves a whole file with what was done.
     """
     finder = peak_finder or ("none" if cutoff_peak is None else "patch")
+    search = {
+        "cutoff_peak": cutoff_peak,
+        "max_peaks": max_peaks,
+        "peak_threshold": peak_threshold,
+        "min_snr": min_snr,
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
+        "local_background_radius": local_background_radius,
+        "min_peaks": min_peaks or None,
+    }
+    search = {name: value for name, value in search.items() if value is not None}
+    _check_search(finder, search)
     changes: dict[str, Any] = {
         "unit": unit,
         "radial_range": list(radial_range or ()),
@@ -202,11 +257,10 @@ def sparsify_bragg(
         "peak_finder": finder,
         "peak_patch_size": peak_patch_size,
         "peak_connected": peak_connected,
-        "min_peaks": min_peaks,
         "beamline": beamline,
         "save_source": save_source,
-        **options.experiment(poni, mask, dummy, delta_dummy, polarization),
-        **({} if cutoff_peak is None else {"cutoff_peak": cutoff_peak}),
+        **options.experiment(poni, mask, dummy, delta_dummy, polarization, detector_marks),
+        **search,
     }
     from .sparsifying import Sparsification
 
@@ -223,3 +277,22 @@ def sparsify_bragg(
             profile=profile,
         ).run()
     )
+
+
+def _check_search(finder: str, asked: Collection[str]) -> None:
+    """Refuse settings of a search for peaks that is not made.
+
+    Raises
+    ------
+    ValueError
+        In one sentence.
+    """
+    for name in asked:
+        option = f"--{name.replace('_', '-')}"
+        if finder == PeakFinder.NONE.value:
+            cure = (
+                "leave out --peak-finder none" if "cutoff_peak" in asked else "give --cutoff-peak"
+            )
+            raise ValueError(f"{option} is about peaks, and none are looked for: {cure}")
+        if finder == PeakFinder.PATCH.value and name in ONLY_PEAKFINDER8:
+            raise ValueError(f"{option} is of peakfinder8 only: give --peak-finder peakfinder8")

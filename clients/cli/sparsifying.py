@@ -18,8 +18,7 @@ from ...core.bragg.parameters import BraggParameters
 from ...core.bragg.sparse_file import PEAK, SparseFile
 from ...core.bragg.stage import BraggStage, engine
 from ...core.compute.device import Compute
-from ...core.sources.files import HDF5_SUFFIXES, FilesSource, matching
-from ...core.sources.hdf5_file import find_images, open_hdf5
+from ...core.sources.files import FilesSource, matching
 from ...core.stage import Row
 from .console import stderr
 from .reducing import Work, check_output, first_frame, queue_of, reduce_to_file
@@ -53,6 +52,9 @@ class Sparsification:
             In one sentence: what the user can mend.
         """
         parameters = BraggParameters().changed(self.changes)
+        for image in self.images:
+            if Path(image).is_dir():
+                raise ValueError(f"{image} is a folder: name its files, as in '{image}/*'")
         names = matching(self.images)
         output = _output(self.output, names[0])
         check_output(output, self.force, names)
@@ -111,17 +113,10 @@ def _tell(row: Row) -> str:
 
 def _stacks(names: Sequence[str]) -> Iterator[DataLink]:
     """Yield the stacks of images in HDF5 files; none if not all files are such."""
-    links = []
-    for name in names:
-        path, separator, inside = name.partition("::")
-        if not separator and Path(path).suffix.lower() not in HDF5_SUFFIXES:
-            return
-        with open_hdf5(Path(path)) as file:
-            dataset = find_images(file, inside)
-            if dataset.ndim != 3:
-                return
-            links.append(DataLink(Path(path), dataset.name, dataset.shape, dataset.dtype))
-    yield from links
+    parts = FilesSource(names).parts()
+    for part in parts if all(len(part.shape) == 3 for part in parts) else ():
+        rows, columns = part.shape[-2:]
+        yield DataLink(part.file, part.dataset, (part.frames, rows, columns), part.dtype)
 
 
 def write_cxi(sparse: Path, path: Path, images: Sequence[DataLink]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from ...core.frame import Frame
 from ...core.positions import Position, ScanBooks
 from ...core.sources import Event, Source, open_source
 from ...core.sources.files import SOURCE_FILES, FilesSource, matching
+from ...core.sources.imagefile import HDF5_SCHEME
 from ...core.stage import Row
 from ...core.tomography.map_file import StoredMap, read_map
 from ...core.tomography.parameters import DiffTomoParameters
 from ...core.tomography.placing import Placing
 from ...core.tomography.profiles import profiles
+from ...core.tomography.sinogram import without_bins
 from ...core.tomography.stage import DiffTomoStage
 from .reducing import (
     Passing,
@@ -60,7 +63,7 @@ class Integration:
     stats: bool
 
     def run(self) -> int:
-        """Do it; return the exit status, as `reduce_to_file` does.
+        """Do it; return the exit status, as `reduce_to_file` does; 1 if the map is empty.
 
         Raises
         ------
@@ -81,11 +84,12 @@ class Integration:
             check_output(self.picture, True, names)
         self._check_length(parameters, names)
         if self.positions:
-            open_source(self.positions).close()
+            _check_positions(self.positions)
         frame = first_frame(FilesSource(names))
         stored = self._stored(parameters, frame)
+        stage = DiffTomoStage()
         work = Work(
-            stage=DiffTomoStage(),
+            stage=stage,
             parameters=parameters
             if stored is None
             else parameters.changed({"continue_scan": True}),
@@ -103,7 +107,7 @@ class Integration:
             state=None if stored is None else stored.state,
             picture=self.picture if self.stats else None,
         )
-        return reduce_to_file(work)
+        return reduce_to_file(work) or int(not stage.value("points_measured"))
 
     @property
     def picture(self) -> Path:
@@ -118,6 +122,8 @@ class Integration:
         """
         experiment = parameters.setup.experiment(first.shape)
         made = profiles(experiment, parameters.bins, self.compute)
+        if empty := without_bins(parameters.ranges, made.radial):
+            raise ValueError(f"--roi: {empty[0]}")
         if not self.resume:
             return None
         files, books = first.series.metadata[SOURCE_FILES], self._books()
@@ -149,8 +155,6 @@ class Integration:
         books = ScanBooks()
         if self.positions:
             with closing(open_source(self.positions)) as source:
-                if source.live:
-                    raise ValueError(f"{self.positions} does not end: --resume needs a recording")
                 for event in source.events():
                     if isinstance(event, Position):
                         books.add(event)
@@ -168,7 +172,7 @@ class Integration:
         if not self.images:
             if not (self.prefix or suffix):
                 raise ValueError("no images: name files, folders or patterns in quotes")
-            return matching([f"{self.prefix}*{suffix}"])
+            return matching([f"{escape(self.prefix)}*{escape(suffix)}"])
         patterns = [self._pattern(image, suffix) for image in self.images]
         names = matching(patterns)
         fitting = [name for name in names if name.partition("::")[0].endswith(suffix)]
@@ -178,12 +182,27 @@ class Integration:
 
     def _pattern(self, image: str, suffix: str) -> str:
         """Return the pattern of an argument: of a folder, what prefix and extension choose."""
-        return f"{image}/{self.prefix}*{suffix}" if Path(image).is_dir() else image
+        if not Path(image).is_dir():
+            return image
+        return f"{escape(image)}/{escape(self.prefix)}*{escape(suffix)}"
 
     def _check_length(self, parameters: DiffTomoParameters, names: Sequence[str]) -> None:
-        """Refuse an offset that leaves out every frame."""
+        """Refuse an offset that leaves out every frame, or every position."""
+        points = parameters.grid.points
+        if self.positions is None and -parameters.offset >= points:
+            raise ValueError(
+                f"the offset of {parameters.offset} leaves nothing of {points} positions; "
+                "set one nearer to 0"
+            )
         if self.positions is None:
-            parameters.grid.check_length(FilesSource(names).count())
+            parameters.grid.check_length(FilesSource(names).count(parameters.grid.offset + 1))
+
+
+def _check_positions(url: str) -> None:
+    """Refuse positions that cannot be read, or that never end."""
+    with closing(open_source(url)) as source:
+        if source.live:
+            raise ValueError(f"{url} does not end: --positions needs a recording")
 
 
 def _left(names: Sequence[str], stored: StoredMap | None) -> Source:
@@ -226,6 +245,11 @@ def _tell(row: Row) -> str:
 
 
 def _listed(texts: Iterable[str]) -> list[str]:
-    """Return the files that lists with commas and patterns name."""
-    patterns = [name for text in texts for name in text.split(",") if name]
-    return matching(patterns) if patterns else []
+    """Return the files, or datasets of files, that lists with commas and patterns name."""
+    names: dict[str, None] = {}
+    for name in (name.strip() for text in texts for name in text.split(",")):
+        scheme = HDF5_SCHEME if name.startswith(HDF5_SCHEME) else ""
+        if name:
+            found = matching([name.removeprefix(scheme)])
+            names.update(dict.fromkeys(scheme + each for each in found))
+    return list(names)

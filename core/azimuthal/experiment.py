@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ..geometry import Geometry
 from ..mask import load_mask
 from ..poni import Poni, read_poni
-from ..sources.imagefile import HDF5_SCHEME, read_image
+from ..sources.imagefile import HDF5_SCHEME, images_in
 from .once import PYFAI, built_once
 from .units import Unit
 
@@ -24,6 +25,10 @@ Singles = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Shape = tuple[int, int]
 A = TypeVar("A", bound=NDArray[Any])
+
+
+class Misfit(ValueError):
+    """An image of another shape than the frames; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class Setup:
     mask_file: str = ""
     """Image whose nonzero pixels are left out, instead of the detector's own gaps."""
     dark_files: tuple[str, ...] = ()
-    """Images that are averaged and subtracted from each frame."""
+    """Images, all of each file, that are averaged and subtracted from each frame."""
     flat_files: tuple[str, ...] = ()
-    """Images whose average says how sensitive each pixel is."""
+    """Images, all of each file, whose average says how sensitive each pixel is."""
     absorption_file: str = ""
     """Image of what reaches each pixel through all that absorbs."""
     polarization: float | None = None
@@ -287,9 +292,9 @@ class Experiment:
 
     @cached_property
     def _raw_normalization(self) -> Singles | None:
-        factors: list[NDArray[Any]] = []
-        if self._flat is not None:
-            factors.append(self._flat)
+        absorption = (self.setup.absorption_file,) if self.setup.absorption_file else ()
+        images = (self._flat, self._mean("absorption", absorption))
+        factors: list[NDArray[Any]] = [image for image in images if image is not None]
         with PYFAI:
             if self.setup.solid_angle:
                 # The cube of the cosine: pyFAI's own choice.
@@ -297,8 +302,6 @@ class Experiment:
             if self.setup.polarization is not None:
                 factor = self.setup.polarization
                 factors.append(self.integrator.polarization(self.shape, factor))
-        if self.setup.absorption_file:
-            factors.append(self._read("absorption", self.setup.absorption_file))
         if not factors:
             return None
         product = np.ones(self.shape)
@@ -321,25 +324,33 @@ class Experiment:
         return np.zeros(self.shape, np.bool_) if theirs is None else np.array(theirs) != 0
 
     def _mean(self, what: str, names: tuple[str, ...]) -> Singles | None:
-        """Return the mean of images, summed in double precision."""
+        """Return the mean of all images of files, summed in double precision one by one."""
         if not names:
             return None
-        total = np.zeros(self.shape)
+        total, number = np.zeros(self.shape), 0
         for name in names:
-            total += self._read(what, name)
-        return (total / len(names)).astype(np.float32)
+            before = number
+            for image in self._read(what, name):
+                total += image
+                number += 1
+            if number == before:
+                raise ValueError(f"the {what} {name} holds no image")
+        return (total / number).astype(np.float32)
 
-    def _read(self, what: str, name: str) -> NDArray[Any]:
+    def _read(self, what: str, name: str) -> Iterator[NDArray[Any]]:
+        """Yield the images of a file; of HDF5 those of a dataset."""
         try:
-            image = read_image(name)
+            for image in images_in(name):
+                self._check_shape(what, name, image.shape)
+                yield image
+        except Misfit:
+            raise
         except Exception as error:
             raise ValueError(f"the {what} {name} cannot be read as an image ({error})") from None
-        self._check_shape(what, name, image.shape)
-        return image
 
     def _check_shape(self, what: str, name: str, shape: tuple[int, ...]) -> None:
         if shape != self.shape:
-            raise ValueError(f"the {what} {name} has {shape} pixels, the frames have {self.shape}")
+            raise Misfit(f"the {what} {name} has {shape} pixels, the frames have {self.shape}")
 
 
 def read_only(array: A) -> A:

@@ -121,4 +121,9 @@ def usable(value: Any, limits: Limits) -> Any:
     )
 
 
-is_usable = kernel(usable)
+def saturated(value: Any, limits: Limits) -> Any:
+    """Tell whether a pixel, or each of many, is over its range: at the top of its type, say."""
+    return (value > limits.highest) & ((value < limits.dummy_low) | (value > limits.dummy_high))
+
+
+is_usable, is_saturated = kernel(usable), kernel(saturated)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,9 +71,9 @@ def build_matrix(
     _check_range("radial_range", radial_range)
     _check_range("azimuth_range", azimuth_range)
     if experiment.mask.all():
-        raise ValueError("the mask leaves out every pixel: there is nothing to integrate")
+        raise ValueError(_all_masked(experiment))
     cake = isinstance(bins, tuple)
-    with PYFAI:
+    with PYFAI, _warning_of_nothing_unsaid():
         from pyFAI.units import to_unit
 
         integrator, sector, turned = experiment.integrator, None, 0.0
@@ -99,6 +102,8 @@ def build_matrix(
     centres = np.array(radial, np.float64) * scale
     place = np.repeat(np.arange(len(built.indptr) - 1), np.diff(built.indptr))
     kept = keep[built.indices]
+    if not kept.any():
+        raise ValueError(_nothing_there(experiment, unit, radial_range, azimuth_range))
     return Matrix(
         bin=place[kept],
         pixel=np.array(built.indices)[kept],
@@ -107,6 +112,47 @@ def build_matrix(
         width=float(built.delta0 if cake else built.delta) * scale,
         azimuths=np.degrees(np.array(built.bin_centers1)) + turned if cake else np.empty(0),
     )
+
+
+def _all_masked(experiment: Experiment) -> str:
+    """Say what leaves out every pixel."""
+    setup = experiment.setup
+    images = {
+        "mask": setup.mask_file,
+        "dark": setup.dark_files,
+        "flat": setup.flat_files,
+        "absorption": setup.absorption_file,
+    }
+    what = " or ".join(name for name, files in images.items() if files) or "detector"
+    return f"the {what} leaves out every pixel: there is nothing to integrate"
+
+
+def _nothing_there(
+    experiment: Experiment, unit: Unit, radial_range: Range | None, azimuth_range: Range | None
+) -> str:
+    """Say which ranges hold no pixel, and what there is."""
+    used = ~experiment.mask
+    radius, azimuth = experiment.radius(unit)[used], np.degrees(experiment.azimuth()[used])
+    ranges = (
+        (f"radial_range {radial_range} in {unit}", radial_range),
+        (f"azimuth_range {azimuth_range} in deg", azimuth_range),
+    )
+    asked = " and ".join(text for text, limits in ranges if limits is not None)
+    there = f"the detector has radii from {radius.min():.6g} to {radius.max():.6g} {unit.units}"
+    if azimuth_range is not None:
+        there += f" at azimuths from {azimuth.min():.6g} to {azimuth.max():.6g} deg"
+    return f"no pixel lies in {asked}: {there}"
+
+
+@contextmanager
+def _warning_of_nothing_unsaid() -> Iterator[None]:
+    """Keep pyFAI from logging that a matrix is empty, which is told of in a sentence here."""
+    logger = logging.getLogger("pyFAI.ext.sparse_builder")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _for_sector(experiment: Experiment, sector: Range) -> tuple[Any, Range]:

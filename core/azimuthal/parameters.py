@@ -22,14 +22,19 @@ class AzimuthalParameters(Parameters):
     poni_file: InputFile = parameter("", "PONI file of pyFAI: where the detector stands.")
     mask_file: InputFile = parameter(
         "",
-        "Image whose nonzero pixels are left out, in place of the gaps that the detector named "
-        "in the PONI file has; empty: those gaps.",
+        "Image (EDF, TIFF, CBF, NPY, or FILE.h5::/dataset) whose nonzero pixels are left out, in "
+        "place of the gaps that the detector named in the PONI file has; empty: those gaps.",
     )
     dark_files: list[InputFile] = parameter(
-        [], "Dark images, averaged and subtracted.", max_length=MOST_FILES
+        [],
+        "Dark images, averaged and subtracted: all of each file (EDF, TIFF, CBF, NPY) or "
+        "FILE.h5::/dataset.",
+        max_length=MOST_FILES,
     )
     flat_files: list[InputFile] = parameter(
-        [], "Flat-field images, averaged; pixels are divided by it.", max_length=MOST_FILES
+        [],
+        "Flat-field images, likewise averaged; pixels are divided by it.",
+        max_length=MOST_FILES,
     )
     absorption_file: InputFile = parameter(
         "", "Image of the transmission to each pixel, which it is divided by; empty: none."

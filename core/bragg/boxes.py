@@ -12,8 +12,9 @@ and the box stands out if
     poisson:       D = sqrt(excess(expected, cutoff)^2 + (cutoff lift)^2)
     other models:  D = cutoff sqrt(sum((deviation w)^2) + lift^2)
 
-All its pixels that count are then kept. So what has `cutoff` deviations in a box of the
-whole frame has the same counts there in the rebuilt one, to the last of them.
+All its pixels that count are then kept, and what is saturated as without boxes. So what
+has `cutoff` deviations in a box of the whole frame has the same counts there in the
+rebuilt one, to the last of them.
 
 Sums run anew for each box and each row: what is added and taken off again would leave
 rounding errors behind, of the strongest pixel passed. Counts are summed apart from what
@@ -29,14 +30,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..azimuthal.limits import is_usable, pixel_limits
+from ..azimuthal.limits import is_saturated, is_usable, pixel_limits
 from ..azimuthal.once import built_once
 from ..azimuthal.rings import Rings
 from ..compute.jit import kernel
 from ..marks import as_pixels
 from .clipping import Background, Floats, clipping_model
 from .layout import layout
-from .picking import SparseFrame, Sparsifying
+from .picking import SparseFrame, Sparsifying, values_of
 from .quantile import FINE, LARGEST, excess, means
 from .thresholds import Rule, make_rule
 
@@ -85,8 +86,7 @@ def with_boxes(
     wanted.reshape(-1)[sparse.index] = True
     marked = np.flatnonzero(wanted)
     index = marked[: leave_out(pixels, ground, marked)].astype(np.uint32)
-    values = np.take(image, index).astype(image.dtype.newbyteorder("="), copy=False)
-    return replace(sparse, index=index, intensity=values)
+    return replace(sparse, index=index, intensity=values_of(image, index))
 
 
 def _ground(rings: Rings, background: Background, kind: np.dtype[Any]) -> Ground:
@@ -234,11 +234,13 @@ def add(values: Any, total: Any) -> None:
 
 @kernel
 def leave_out(pixels: Any, ground: Any, marked: Any) -> int:
-    """Leave out the pixels that do not count, in place; return the number of the others."""
+    """Leave out what neither counts nor is saturated, in place; return the number of the rest."""
     number = 0
     bins = ground.average.size - 1
     for index in range(marked.size):
         pixel = marked[index]
         marked[number] = pixel
-        number += is_usable(pixels[pixel], ground.limits) & (ground.place[pixel] < bins)
+        value, limits = pixels[pixel], ground.limits
+        wanted = is_usable(value, limits) | is_saturated(value, limits)
+        number += wanted & (ground.place[pixel] < bins)
     return number

@@ -176,10 +176,10 @@ def crystfel_geometry(
     peaks: str = f"/{PEAKS}",
     mask: str = f"/{DETECTOR}/mask",
 ) -> str:
-    """Return CrystFEL's geometry file for one flat panel, upright on the beam.
+    """Return CrystFEL's geometry file for one flat panel, tilted as it was.
 
-    Seen from the sample, the first pixel is at the top left (as NeXus and DECTRIS have
-    it): columns run along -x of CrystFEL's axes, rows along -y. A tilt is not told.
+    `clen` is where the beam meets the panel, `coffset` how far along the beam its corner
+    is from there. Lengths within the panel are in px, those along the beam in m.
 
     Parameters
     ----------
@@ -193,23 +193,18 @@ def crystfel_geometry(
     ValueError
         In one sentence, if something about the instrument is not known.
     """
-    known = (
-        instrument.distance,
-        instrument.x_pixel_size,
-        instrument.y_pixel_size,
-        instrument.beam_center_x,
-        instrument.beam_center_y,
-        instrument.wavelength,
-    )
-    if None in known:
+    plane, wavelength = instrument.plane, instrument.wavelength
+    if plane is None or wavelength is None:
         raise ValueError("distance, pixel size, beam centre and wavelength are not all known")
-    distance, width, height, x, y, wavelength = (float(value or 0) for value in known)
     energy = PLANCK_LIGHT / wavelength / ELECTRON_VOLT
+    width, distance = float(np.linalg.norm(plane.fast)), plane.distance
+    corner = plane.corner / width
+    fast, slow = (_vector(step / width) for step in (plane.fast, plane.slow))
     return f"""; {instrument.name}, one flat panel; written by Ronda {__version__}
 ; --peaks=cxi, without --no-half-pixel-shift
 photon_energy = {energy:.6f} eV
-clen = {distance:.9g} m
-res = {1 / width:.9g}
+clen = {distance:.12g} m
+res = {1 / width:.12g}
 adu_per_photon = 1
 
 dim0 = %
@@ -226,11 +221,17 @@ panel/min_fs = 0
 panel/max_fs = {shape[1] - 1}
 panel/min_ss = 0
 panel/max_ss = {shape[0] - 1}
-panel/fs = -1.0x +0.0y
-panel/ss = +0.0x -{height / width:.9g}y
-panel/corner_x = {x:.6f}
-panel/corner_y = {y * height / width:.6f}
+panel/fs = {fast}
+panel/ss = {slow}
+panel/corner_x = {corner[0]:.6f}
+panel/corner_y = {corner[1]:.6f}
+panel/coffset = {plane.corner[2] - distance:.12f}
 """
+
+
+def _vector(steps: NDArray[np.float64]) -> str:
+    """Return a direction as CrystFEL reads it, which knows no exponents."""
+    return " ".join(f"{step + 0.0:+.12f}{axis}" for step, axis in zip(steps, "xyz", strict=True))
 
 
 def _tree(instrument: Instrument, mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -276,18 +277,18 @@ def _source(instrument: Instrument) -> dict[str, Any]:
 
 def _geometry(instrument: Instrument) -> dict[str, Any]:
     """Return where the first pixel's corner is, and how rows and columns run, if known."""
-    x, y, z = instrument.beam_center_x, instrument.beam_center_y, instrument.distance
-    width, height = instrument.x_pixel_size, instrument.y_pixel_size
-    if x is None or y is None or z is None or width is None or height is None:
+    plane = instrument.plane
+    if plane is None:
         return {}
+    directions = [step / np.linalg.norm(step) for step in (plane.fast, plane.slow)]
     group = f"{DETECTOR}/geometry_1"
     return {
         f"{group}@NX_class": "NXgeometry",
-        f"{group}/translation": np.array([x * width, y * height, z]),
+        f"{group}/translation": plane.corner,
         f"{group}/translation@units": "m",
-        f"{group}/orientation": np.array([-1.0, 0, 0, 0, -1, 0]),
-        f"{DETECTOR}/corner_position": np.array([x * width, y * height, z]),
+        f"{group}/orientation": np.concatenate(directions),
+        f"{DETECTOR}/corner_position": plane.corner,
         f"{DETECTOR}/corner_position@units": "m",
-        f"{DETECTOR}/basis_vectors": np.array([[0, -height, 0], [-width, 0, 0]]),
+        f"{DETECTOR}/basis_vectors": np.array([plane.slow, plane.fast]),
         f"{DETECTOR}/basis_vectors@units": "m",
     }

@@ -173,21 +173,18 @@ def master_tree(stack: Stack, count: int, links: Sequence[DataLink], path: Path)
 
 
 def _module(detector: str, stack: Stack) -> dict[str, Any]:
-    """Return where the pixels lie, as NXmx has it; nothing if that is not known.
-
-    Upright on the beam and, seen from the sample, with the first pixel at the top left:
-    along NeXus's axes columns run along -x, rows along -y.
-    """
-    of = stack.instrument
-    x, y, width, height = of.beam_center_x, of.beam_center_y, of.x_pixel_size, of.y_pixel_size
-    if x is None or y is None or width is None or height is None or of.distance is None:
+    """Return where the pixels lie, as NXmx has it; nothing if that is not known."""
+    plane = stack.instrument.plane
+    if plane is None:
         return {}
+    distance, along_z = plane.distance, np.array([0.0, 0, 1])
+    width, height = float(np.linalg.norm(plane.fast)), float(np.linalg.norm(plane.slow))
     module, away = f"{detector}/module", f"{detector}/transformations/translation"
     values = {
-        away: (of.distance, [0, 0, 1], "."),
-        f"{module}/module_offset": (0.0, [0, 0, 1], f"/{away}"),
-        f"{module}/fast_pixel_direction": (width, [-1, 0, 0], f"/{module}/module_offset"),
-        f"{module}/slow_pixel_direction": (height, [0, -1, 0], f"/{module}/module_offset"),
+        away: (distance, along_z, "."),
+        f"{module}/module_offset": (0.0, along_z, f"/{away}"),
+        f"{module}/fast_pixel_direction": (width, plane.fast / width, f"/{module}/module_offset"),
+        f"{module}/slow_pixel_direction": (height, plane.slow / height, f"/{module}/module_offset"),
     }
     tree: dict[str, Any] = {
         f"{detector}/depends_on": f"/{away}",
@@ -201,10 +198,10 @@ def _module(detector: str, stack: Stack) -> dict[str, Any]:
             name: np.float64(value),
             f"{name}@units": "m",
             f"{name}@transformation_type": "translation",
-            f"{name}@vector": np.array(vector, np.float64),
+            f"{name}@vector": vector,
             f"{name}@offset": np.zeros(3),
             f"{name}@offset_units": "m",
             f"{name}@depends_on": depends_on,
         }
-    tree[f"{module}/module_offset@offset"] = np.array([x * width, y * height, 0])
+    tree[f"{module}/module_offset@offset"] = plane.corner - distance * along_z
     return tree

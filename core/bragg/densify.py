@@ -1,8 +1,8 @@
 """Images rebuilt from sparse frames: background by radius, and the kept pixels as they were.
 
     image = interpolate(radius of the pixel; radius, background) * normalization + dark
-    image[index] = intensity
     image[masked] = dummy
+    image[index] = intensity
 
 Between bins the background is linear, beyond the ends constant (as in fabio's
 `densify`, whose images these are within its rounding; but its compiled one has 0
@@ -119,7 +119,7 @@ class Densifier:
             law = noise, _poisson_table(), random
             deviations = self._levels(frame.deviation)
             _fill_noisy(*places, levels, deviations, *law, limits, self._dummy, image)
-        _put(frame.index, frame.intensity, self._ring, self._masked, image)
+        _put(frame.index, frame.intensity, image)
         return image.reshape(self.shape)
 
     def _levels(self, background: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -308,8 +308,7 @@ def _fill_noisy(
 
 
 @kernel
-def _put(index: Any, intensity: Any, ring: Any, masked: int, image: Any) -> None:
-    """Set the pixels that were kept, but for masked ones."""
+def _put(index: Any, intensity: Any, image: Any) -> None:
+    """Set the pixels that were kept; of masked ones, those that were not masked in their frame."""
     for kept in range(index.size):
-        if ring[index[kept]] != masked:
-            image[index[kept]] = intensity[kept]
+        image[index[kept]] = intensity[kept]

@@ -20,9 +20,11 @@ from ... import __version__
 from ..azimuthal.experiment import Experiment
 from ..azimuthal.rings import Rings
 from ..frame import BadFrame, Series
+from ..marks import as_pixels, marks
 from ..sources.files import HDF5_SUFFIXES, SOURCE_FILES
-from ..stage import Kind, Output, Record, Tree
+from ..stage import Kind, Output, Record, Row, Tree
 from .parameters import BraggParameters
+from .peaks import Peaks
 
 ENTRY = "entry_0000"
 SPARSE = "sparse_frames"
@@ -167,9 +169,33 @@ def _same_rings(one: Rings, other: Rings) -> bool:
     )
 
 
-def radius_image(rings: Rings) -> NDArray[np.float32]:
-    """Return the radius of each pixel for the file, NaN where it is left out (rows, columns)."""
-    return _rounded(rings.radius, math.floor(math.log2(rings.width)) - RADIUS_BITS)
+def radius_image(rings: Rings, first: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the radius of each pixel for the file, NaN where it is left out (rows, columns).
+
+    Parameters
+    ----------
+    rings
+        Where the pixels lie.
+    first
+        The series' first frame as recorded, (rows, columns). What the detector leaves out
+        there without that a mask says so (gaps) is left out of the file as well: it would
+        come back as background.
+    """
+    image = _rounded(rings.radius, math.floor(math.log2(rings.width)) - RADIUS_BITS)
+    gaps = _gaps(as_pixels(first), rings.experiment.setup.marks)
+    return np.where(gaps, np.float32(np.nan), image)
+
+
+def _gaps(pixels: NDArray[Any], heeded: bool) -> NDArray[np.bool_]:
+    """Return where a frame has -1, -2 or NaN; without `heeded` only NaN.
+
+    Not where it has the top of its type, which is kept as a value.
+    """
+    left_out: NDArray[np.bool_] = np.isnan(pixels)
+    if heeded and pixels.dtype.kind != "u":
+        mark = marks(pixels.dtype)
+        left_out |= (pixels == mark.masked) | (pixels == mark.overflow)
+    return left_out
 
 
 def _rounded(image: NDArray[np.float32], exponent: int) -> NDArray[np.float32]:
@@ -204,11 +230,16 @@ def constant_tree(
     }
 
 
-def image_tree(parameters: BraggParameters, experiment: Experiment, rings: Rings) -> Tree:
-    """Return the large constant images: radius; normalization and dark where there is one."""
+def image_tree(
+    parameters: BraggParameters, experiment: Experiment, rings: Rings, first: NDArray[Any]
+) -> Tree:
+    """Return the large constant images: radius; normalization and dark where there is one.
+
+    `first` is the series' first frame: see `radius_image`.
+    """
     place = f"{SPARSE}/mask"
     tree: dict[str, Any] = {
-        place: radius_image(rings),
+        place: radius_image(rings, first),
         **_unit(place, parameters),
         f"{place}@interpretation": "image",
         f"{place}@long_name": "Radius of each pixel; NaN: left out",
@@ -222,6 +253,22 @@ def image_tree(parameters: BraggParameters, experiment: Experiment, rings: Rings
         tree[f"{SPARSE}/dark@interpretation"] = "image"
         tree[f"{SPARSE}/dark@long_name"] = "Counts that the background is told without"
     return tree
+
+
+def peak_row(peaks: Peaks, most: int) -> Row:
+    """Return the peaks of a frame for the file: the most intense where there are too many."""
+    if len(peaks) > most:
+        strongest = np.argsort(peaks.intensity, kind="stable")[::-1][:most]
+        peaks = peaks[np.sort(strongest)]
+    row: dict[str, Any] = {"peaks_count": len(peaks)}
+    for name, values in (
+        ("peakTotalIntensity", peaks.intensity),
+        ("peakXPosRaw", peaks.x),
+        ("peakYPosRaw", peaks.y),
+        ("peakSNR", peaks.snr),
+    ):
+        row[f"peaks_{name}"] = np.pad(values.astype(np.float32), (0, most - len(peaks)))
+    return row
 
 
 def _unit(place: str, parameters: BraggParameters) -> Tree:

@@ -37,12 +37,12 @@ def fill_of(sparse: SparseFrame, image: NDArray[Any], rings: Rings) -> Singles:
     """
     of_rings, pixels = layout(rings), as_pixels(image).reshape(-1)
     ring, norm, dark = of_rings.ring, of_rings.norm, of_rings.dark
+    limits = pixel_limits(pixels.dtype, rings.experiment.setup)
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize < 8:
         signal, weight = sparse.background.totals.copy()
-        take_off(pixels, ring, norm, dark, sparse.index, signal, weight)
+        take_off(pixels, ring, norm, dark, limits, sparse.index, signal, weight)
     else:
         # What was added of a pixel of 1e300 and taken off again would leave nothing else.
-        limits = pixel_limits(pixels.dtype, rings.experiment.setup)
         signal, weight = np.zeros((2, rings.bins + 1))
         kept = np.zeros(pixels.size, np.bool_)
         kept[sparse.index] = True
@@ -57,11 +57,14 @@ def fill_of(sparse: SparseFrame, image: NDArray[Any], rings: Rings) -> Singles:
 
 @kernel
 def take_off(
-    pixels: Any, ring: Any, norm: Any, dark: Any, index: Any, signal: Any, weight: Any
-) -> None:
-    """Take what is kept off the sums over all pixels."""
+    pixels: Any, ring: Any, norm: Any, dark: Any, limits: Any, index: Any, signal: Any,
+    weight: Any,
+) -> None:  # fmt: skip
+    """Take what is kept off the sums over all usable pixels; what is saturated is not in them."""
     for place in range(index.size):
         pixel = index[place]
+        if not is_usable(pixels[pixel], limits):
+            continue
         home = ring[pixel]
         signal[home] -= float(pixels[pixel]) - dark_at(dark, pixel)
         weight[home] -= norm_at(norm, pixel)

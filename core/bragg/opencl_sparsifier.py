@@ -133,9 +133,9 @@ class OpenClSparsifier(Sparsifier):
         work = _Work(self.accelerator, program, self._workgroup, layout, dtype)
         work.set_up_clipping(self._constants, limits, self._clipper.clipping, self._formula)
         axis = np.float64(self.rings.centres[0]), np.float64(self.rings.width)
-        for rule in (self._rule, self._peak_rule):
-            if rule is not None:
-                work.set_up_picking(self._constants, axis, rule)
+        work.set_up_picking(self._constants, axis, self._rule, saturated=True)
+        if self._peak_rule is not None:
+            work.set_up_picking(self._constants, axis, self._peak_rule, saturated=False)
         return work
 
 
@@ -192,9 +192,14 @@ class _Work:
         )  # fmt: skip
 
     def set_up_picking(
-        self, constants: _Constants, axis: tuple[np.float64, np.float64], rule: Rule
+        self,
+        constants: _Constants,
+        axis: tuple[np.float64, np.float64],
+        rule: Rule,
+        *,
+        saturated: bool,
     ) -> None:
-        """Set what picks by one rule more."""
+        """Set what picks by one rule more, with what is saturated or without."""
         bins, table = np.int32(self._bins), self._device.constant(rule.table)
         by = np.float64(rule.cutoff), np.float64(rule.noise), table, np.int32(rule.table.size)
         kept = self._device.room((self._size + 1) * 4)
@@ -205,7 +210,7 @@ class _Work:
         pick = self._call(
             "pick_pixels", self._pixels, np.uint32(self._size), self._limits, constants.ring,
             constants.radius, constants.norm_at, constants.dark_at, bins, *axis, self._filled,
-            self._least, *by, self._picked, self._numbers,
+            self._least, *by, np.int32(saturated), self._picked, self._numbers,
         )  # fmt: skip
         gather = self._call("gather_picked", self._picked, self._numbers, kept)
         groups = -(-(self._bins + 1) // thresholds.items)

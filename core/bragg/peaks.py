@@ -9,6 +9,7 @@ Two ways, both on the background of the rings, `d` being a pixel's distance from
 frame's edge. Of equal pixels the first in the order of rows and columns is the
 peak. Intensity, error and place are the sum of d, sqrt(sum e^2) and the centre of
 gravity over the pixels of the square with d > 0; the SNR is intensity / error.
+Where a square has a saturated pixel, see `overloads`.
 
 ``peakfinder8`` (Barty et al. 2014, Cheetah). A peak is `min_pixels` to `max_pixels`
 pixels that touch each other, corners included, and each stand out by `min_snr` and
@@ -18,22 +19,22 @@ latter is at least `e` of the highest pixel, which also holds where fewer than
 `LOCAL` pixels are there. Intensity and place are the sum and the centre of gravity of d less
 local background over the peak; the SNR is intensity / local deviation as in Cheetah,
 and at least `min_snr`; the error is the local deviation times the root of the number
-of pixels.
+of pixels. Saturated pixels are in no island: a spot is found by what is about them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..azimuthal.limits import is_usable
 from ..compute.jit import kernel
 from .layout import dark_at, norm_at
-from .thresholds import background_at, distance
+from .overloads import HOT, MOST, SEEN, around, saturated_about
+from .thresholds import View, background_at, counts, deviates, distance
 
 LEAST = {
     "patch_size": 3, "connected": 1, "min_pixels": 1, "max_pixels": 1, "background_radius": 1,
@@ -97,7 +98,10 @@ class PeakSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peaks:
-    """Peaks in the order of the rows and columns of their highest pixels, (n,) each."""
+    """Peaks in the order of the rows and columns of their highest pixels, (n,) each.
+
+    With saturated pixels about it, of `patch`, of its first pixel that stands out.
+    """
 
     intensity: NDArray[np.float32]
     """Above the background, in units of I / normalization."""
@@ -123,17 +127,6 @@ class Peaks:
         )  # fmt: skip
 
 
-class View(NamedTuple):
-    """A frame on its background, as kernels take it."""
-
-    pixels: Any
-    ring: Any
-    radius: Any
-    profile: Any
-    limits: Any
-    columns: int
-
-
 def find_peaks(
     view: View, norm: Any, dark: Any, hot: Any, label: Any, rule: Any, settings: PeakSettings
 ) -> Peaks:
@@ -148,7 +141,7 @@ def find_peaks(
     hot
         Pixels that stand out by `settings.stands_out`, sorted.
     label
-        Of each pixel; all 0 before and after, (pixels,) int32.
+        Of each pixel; all 0 before and after, (pixels,) uint8.
     rule
         What they stand out by.
     settings
@@ -157,7 +150,10 @@ def find_peaks(
     table = np.empty((len(hot), 6))
     if settings.mode is PeakMode.PATCH:
         half = settings.patch_size // 2
-        number = in_patches(view, norm, dark, hot, rule, half, settings.connected, table)
+        members = np.empty(MOST + 2, np.int64)
+        number = in_patches(
+            view, norm, dark, hot, label, members, rule, half, settings.connected, table
+        )
         found = table[:number]
     else:
         place = np.empty(len(hot), np.int64)
@@ -179,36 +175,32 @@ def at_least(pixels: Any, chosen: Any, threshold: float) -> Any:
     return pixels[chosen] >= threshold
 
 
-@kernel
-def deviates(view: Any, norm: Any, dark: Any, pixel: Any, noise: float) -> tuple[float, float]:
-    """Return how far a pixel lies above the background, and its error."""
-    average, deviation = background_at(view.profile, view.radius[pixel])
-    signal = float(view.pixels[pixel]) - dark_at(dark, pixel)
-    return signal / norm_at(norm, pixel) - average, np.sqrt(deviation * deviation + noise * noise)
-
-
-@kernel
-def counts(view: Any, pixel: Any) -> bool:
-    """Tell whether a pixel is on a ring and usable."""
-    on_ring = view.ring[pixel] < view.profile.average.size
-    return bool(on_ring and is_usable(view.pixels[pixel], view.limits))
-
-
 # --------------------------------------------------------------------- patches
 
 
 @kernel
 def in_patches(
-    view: Any, norm: Any, dark: Any, hot: Any, rule: Any, half: int, connected: int, table: Any
-) -> int:
-    """Find peaks as pyFAI does; return their number."""
+    view: Any, norm: Any, dark: Any, hot: Any, label: Any, members: Any, rule: Any, half: int,
+    connected: int, table: Any,
+) -> int:  # fmt: skip
+    """Find peaks as pyFAI does, and those with saturated pixels; return their number."""
     number = 0
     rows = view.pixels.size // view.columns
+    for index in range(hot.size):
+        label[hot[index]] = HOT
     for index in range(hot.size):
         row, column = divmod(np.int64(hot[index]), view.columns)
         inside = half <= row < rows - half and half <= column < view.columns - half
         if inside and patch(view, norm, dark, row, column, rule, half, connected, table[number]):
             number += 1
+            continue
+        size = saturated_about(view, np.int64(hot[index]), half, label, members)
+        if size == 0:
+            continue
+        first = around(view, norm, dark, label, members, size, rule.noise, half, table[number])
+        number += first == hot[index] and table[number, 5] >= connected
+    for index in range(hot.size):
+        label[hot[index]] = 0
     return number
 
 
@@ -263,13 +255,13 @@ def in_islands(
 ) -> int:  # fmt: skip
     """Find peaks as Cheetah does; return their number.
 
-    `label` is 1 where a pixel is hot, 2 where it was looked at, 0 afterwards.
+    `label` is HOT where a pixel is, SEEN where it was looked at, 0 afterwards.
     """
     number = 0
     for index in range(hot.size):
-        label[hot[index]] = 1
+        label[hot[index]] = HOT
     for index in range(hot.size):
-        if label[hot[index]] != 1:
+        if label[hot[index]] != HOT:
             continue
         size = island(view, np.int64(hot[index]), label, stack)
         if size < least or size > most:
@@ -287,7 +279,7 @@ def in_islands(
 def island(view: Any, first: Any, label: Any, stack: Any) -> int:
     """Gather the hot pixels that hang together with one; return their number."""
     rows = view.pixels.size // view.columns
-    stack[0], label[first] = first, 2
+    stack[0], label[first] = first, SEEN
     done, size = 0, 1
     while done < size:
         row, column = divmod(stack[done], view.columns)
@@ -295,8 +287,8 @@ def island(view: Any, first: Any, label: Any, stack: Any) -> int:
         for y in range(max(row - 1, 0), min(row + 2, rows)):
             for x in range(max(column - 1, 0), min(column + 2, view.columns)):
                 pixel = y * view.columns + x
-                if label[pixel] == 1:
-                    label[pixel] = 2
+                if label[pixel] == HOT:
+                    label[pixel] = SEEN
                     stack[size] = pixel
                     size += 1
     return size

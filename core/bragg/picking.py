@@ -3,6 +3,10 @@
 A pixel is kept if it stands out by `cutoff_pick` (see `thresholds`) from the background
 as it is told, in single precision. Only candidates are looked at (see `candidates`), and
 of them only those that reach the least threshold of their ring.
+
+What is saturated (at the top of its type) is kept as well, wherever it lies on a ring:
+nobody knows how much it counted, so it is part of no background and no peak, but who
+reads the frame sees that there was more than the detector counts.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from ..azimuthal.decoding import Lend
 from ..azimuthal.errors import ErrorModel
 from ..azimuthal.formula import Formula
-from ..azimuthal.limits import Limits, is_usable, pixel_limits
+from ..azimuthal.limits import Limits, is_saturated, is_usable, pixel_limits
 from ..azimuthal.once import built_once
 from ..azimuthal.rings import Rings
 from ..compute.jit import kernel
@@ -26,11 +30,12 @@ from ..marks import as_pixels
 from .candidates import CLOSE, Clipper
 from .clipping import Background, Clipping, chauvenet, clipping_model
 from .layout import Index, Scratch, dark_at, layout, norm_at, value_at
-from .peaks import Peaks, PeakSettings, View, find_peaks
+from .peaks import Peaks, PeakSettings, find_peaks
 from .quantile import clipping_tables
 from .thresholds import (
     Profile,
     Rule,
+    View,
     background_at,
     distance,
     least_thresholds,
@@ -77,7 +82,7 @@ class SparseFrame:
     index: Index
     """Places of the pixels in the flat frame, sorted, (n,)."""
     intensity: NDArray[Any]
-    """Their values as recorded, in the frame's own type, (n,)."""
+    """Their values as recorded, in the frame's own type but for half precision, (n,)."""
     background: Background
     peaks: Peaks | None
     """None: not looked for."""
@@ -133,8 +138,7 @@ class Sparsifier:
         limits = pixel_limits(pixels.dtype, self.rings.experiment.setup)
         background, kept, hot = self._stand_out(pixels, limits)
         peaks = None if hot is None else self._find_peaks(pixels, limits, background, hot)
-        kind = image.dtype.newbyteorder("=")
-        return SparseFrame(kept, np.take(image, kept).astype(kind, copy=False), background, peaks)
+        return SparseFrame(kept, values_of(image, kept), background, peaks)
 
     def _stand_out(
         self, pixels: NDArray[Any], limits: Limits
@@ -145,27 +149,33 @@ class Sparsifier:
         """
         background, scratch = self._clipper.clip(pixels, limits)
         profile = self._profile(background)
-        kept = self._pick(pixels, limits, profile, self._rule, scratch).copy()
+        kept = self._pick(pixels, limits, profile, self._rule, True, scratch).copy()
         if self._peak_rule is None:
             return background, kept, None
-        return background, kept, self._pick(pixels, limits, profile, self._peak_rule, scratch)
+        hot = self._pick(pixels, limits, profile, self._peak_rule, False, scratch)
+        return background, kept, hot
 
     def _profile(self, background: Background) -> Profile:
         return make_profile(background, self.rings.centres[0], self.rings.width)
 
     def _pick(
-        self, pixels: NDArray[Any], limits: Limits, profile: Profile, rule: Rule, scratch: Scratch
+        self,
+        pixels: NDArray[Any],
+        limits: Limits,
+        profile: Profile,
+        rule: Rule,
+        saturated: bool,
+        scratch: Scratch,
     ) -> Index:
         """Return the pixels that stand out, sorted; a part of the scratch."""
         of_rings, kept = self._layout, scratch.kept
-        if not np.isfinite(profile.average).any():
-            return kept[:0]
-        least = np.empty(of_rings.bins)
-        least_thresholds(profile, of_rings.largest_norm, rule, least)
+        least = np.full(of_rings.bins, np.inf)
+        if np.isfinite(profile.average).any():
+            least_thresholds(profile, of_rings.largest_norm, rule, least)
         number = pick(
             pixels, of_rings.radius, of_rings.norm, of_rings.dark, limits, of_rings.order,
             of_rings.start, scratch.by_ring, scratch.values, scratch.begin, scratch.low,
-            scratch.high, profile, least, self._floor(least, pixels.dtype), rule, kept,
+            scratch.high, profile, least, self._floor(least, pixels.dtype), rule, saturated, kept,
         )  # fmt: skip
         kept[:number].sort()
         return kept[:number]
@@ -199,6 +209,14 @@ class Sparsifier:
         return labels
 
 
+def values_of(image: NDArray[Any], index: Index) -> NDArray[Any]:
+    """Return pixels of a frame as recorded; of half precision as single, which files can hold."""
+    kind = image.dtype.newbyteorder("=")
+    if kind == np.float16:
+        kind = np.dtype(np.float32)
+    return np.take(image, index).astype(kind, copy=False)
+
+
 @built_once(maxsize=2)
 def sparsifier(rings: Rings, settings: Sparsifying) -> Sparsifier:
     """Return what sparsifies; the same one again for the same rings and settings."""
@@ -209,24 +227,24 @@ def sparsifier(rings: Rings, settings: Sparsifying) -> Sparsifier:
 def pick(
     pixels: Any, radius: Any, norm: Any, dark: Any, limits: Any, order: Any, start: Any,
     by_ring: Any, values: Any, begin: Any, low: Any, high: Any,
-    profile: Any, least: Any, floor: Any, rule: Any, kept: Any,
+    profile: Any, least: Any, floor: Any, rule: Any, saturated: bool, kept: Any,
 ) -> int:  # fmt: skip
     """Gather the pixels that stand out, by rings; return their number.
 
-    Of a ring whose inner range reaches its least threshold all pixels are looked at,
-    of the others the candidates.
+    With `saturated` what is saturated is gathered, too. Of a ring whose inner range
+    reaches its least threshold all pixels are looked at, of the others the candidates.
     """
     number = 0
     for ring in range(least.size):
         if low[ring] <= high[ring] and high[ring] >= least[ring] - CLOSE * abs(least[ring]):
             number = pick_ring(
                 pixels, order, radius, norm, dark, limits, order, start[ring], start[ring + 1],
-                profile, floor[ring], rule, kept, number,
+                profile, floor[ring], rule, saturated, kept, number,
             )  # fmt: skip
         else:
             number = pick_ring(
                 values, None, radius, norm, dark, limits, by_ring, begin[ring], begin[ring + 1],
-                profile, floor[ring], rule, kept, number,
+                profile, floor[ring], rule, saturated, kept, number,
             )  # fmt: skip
     return number
 
@@ -234,18 +252,23 @@ def pick(
 @kernel
 def pick_ring(
     values: Any, at: Any, radius: Any, norm: Any, dark: Any, limits: Any, places: Any, first: int,
-    end: int, profile: Any, floor: Any, rule: Any, kept: Any, number: int,
+    end: int, profile: Any, floor: Any, rule: Any, saturated: bool, kept: Any, number: int,
 ) -> int:  # fmt: skip
     """Append those of some pixels of a ring that stand out; `load` tells where they lie."""
     for index in range(first, end):
         pixel = places[index]
         value = value_at(values, at, index)
         if norm is None and dark is None:
-            if not value >= floor:
+            if not value >= floor:  # the top of its type always reaches it
                 continue
-        elif not float(value) - dark_at(dark, pixel) >= floor * norm_at(norm, pixel):
+        elif (
+            not float(value) - dark_at(dark, pixel) >= floor * norm_at(norm, pixel)
+            and not value > limits.highest
+        ):
             continue
         if not is_usable(value, limits):
+            kept[number] = pixel
+            number += saturated and is_saturated(value, limits)
             continue
         weight, offset = norm_at(norm, pixel), dark_at(dark, pixel)
         average, deviation = background_at(profile, radius[pixel])

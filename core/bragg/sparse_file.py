@@ -202,7 +202,7 @@ class SparseFile:
         self.dummy = _dummy(group, self.dtype)
         self._peaks = _peak_lists(entry)
         self._check_bounds()
-        self.instrument = read_instrument(entry)
+        self.instrument = read_instrument(entry, self.shape)
 
     def _read_image(self, group: h5py.Group) -> None:
         mask = _dataset(group, "mask", "f", 2)

@@ -30,7 +30,6 @@ from .filling import fill_of
 from .finders import PeakFinder
 from .opencl_sparsifier import opencl_sparsifier
 from .parameters import BraggParameters
-from .peaks import Peaks
 from .picking import SparseFrame, Sparsifier, sparsifier
 
 PIXEL_TYPES = (np.uint16, np.uint32, np.int32)
@@ -200,23 +199,8 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
             "frames_kept": sparse.index.size,
         }
         if sparse.peaks is not None:
-            row.update(self._peak_row(sparse.peaks, parameters.max_peaks))
-        return row
-
-    def _peak_row(self, peaks: Peaks, most: int) -> Row:
-        """Return the peaks of a frame for the file: the most intense where there are too many."""
-        self._beyond += max(len(peaks) - most, 0)
-        if len(peaks) > most:
-            strongest = np.argsort(peaks.intensity, kind="stable")[::-1][:most]
-            peaks = peaks[np.sort(strongest)]
-        row: dict[str, Any] = {"peaks_count": len(peaks)}
-        for name, values in (
-            ("peakTotalIntensity", peaks.intensity),
-            ("peakXPosRaw", peaks.x),
-            ("peakYPosRaw", peaks.y),
-            ("peakSNR", peaks.snr),
-        ):
-            row[f"peaks_{name}"] = np.pad(values.astype(np.float32), (0, most - len(peaks)))
+            self._beyond += max(peaks - parameters.max_peaks, 0)
+            row.update(layout.peak_row(sparse.peaks, parameters.max_peaks))
         return row
 
     # ------------------------------------------------------------------ series
@@ -254,11 +238,12 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
         return Closing(tree=lambda: {"frames/vetoed": vetoed})
 
     def _tree(self) -> Tree:
-        if self._first is None:
+        if self._first is None or self._newest is None:
             return {}
         parameters, of_rings, dtype = self._first
+        image = self._newest[0].data  # of the first frame: there is no other yet
         tree = dict(layout.constant_tree(parameters, of_rings.experiment, of_rings, dtype))
-        tree.update(layout.image_tree(parameters, of_rings.experiment, of_rings))
+        tree.update(layout.image_tree(parameters, of_rings.experiment, of_rings, image))
         if parameters.save_source:
             tree.update(layout.source_links(self._series))
         return tree
@@ -334,6 +319,8 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
             )
         if self._beyond:
             notes.append(f"{self._beyond} peaks did not fit into the file: raise max_peaks")
+        if self._newest is not None:
+            notes += _emptiness(self._newest[1])
         return notes
 
     def warm_up(self) -> None:
@@ -347,6 +334,16 @@ class BraggStage(Stage[BraggParameters, BraggPartial]):
             made = sparsifier(of_rings, values.sparsifying)
             for dtype in PIXEL_TYPES:
                 reduced(made, np.ones((8, 8), dtype), np.dtype(dtype), values)
+
+
+def _emptiness(partial: BraggPartial) -> list[str]:
+    """Say which part of the rings the newest frame has no usable pixel on."""
+    empty, rings_there = _of_newest("empty_rings", partial), partial.rings.bins
+    if empty == rings_there:
+        return ["the newest frame has no usable pixel: look at radial_range, mask, flat and dummy"]
+    if empty:
+        return [f"{empty} of {rings_there} rings have no usable pixel in the newest frame"]
+    return []
 
 
 def reduced(

@@ -27,8 +27,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..azimuthal.limits import is_saturated, is_usable
 from ..compute.jit import kernel
 from .clipping import Background, Floats, Model
+from .layout import dark_at, norm_at
 from .quantile import excess, picking_table
 
 MARGIN = 1e-4
@@ -110,3 +112,39 @@ def least_thresholds(profile: Any, largest_norm: Any, rule: Any, least: Any) -> 
         norm = largest_norm[ring] if largest_norm[ring] > 0 else 1.0
         far = distance(average, deviation, norm, 0.0, rule)
         least[ring] = average - MARGIN * abs(average) * 0.01 + far * (1 - MARGIN)
+
+
+# ------------------------------------------------------------------- one pixel
+
+
+class View(NamedTuple):
+    """A frame on its background, as kernels take it."""
+
+    pixels: Any
+    ring: Any
+    radius: Any
+    profile: Any
+    limits: Any
+    columns: int
+
+
+@kernel
+def deviates(view: Any, norm: Any, dark: Any, pixel: Any, noise: float) -> tuple[float, float]:
+    """Return how far a pixel lies above the background, and its error."""
+    average, deviation = background_at(view.profile, view.radius[pixel])
+    signal = float(view.pixels[pixel]) - dark_at(dark, pixel)
+    return signal / norm_at(norm, pixel) - average, np.sqrt(deviation * deviation + noise * noise)
+
+
+@kernel
+def counts(view: Any, pixel: Any) -> bool:
+    """Tell whether a pixel is on a ring and usable."""
+    on_ring = view.ring[pixel] < view.profile.average.size
+    return bool(on_ring and is_usable(view.pixels[pixel], view.limits))
+
+
+@kernel
+def overflows(view: Any, pixel: Any) -> bool:
+    """Tell whether a pixel is on a ring and saturated."""
+    on_ring = view.ring[pixel] < view.profile.average.size
+    return bool(on_ring and is_saturated(view.pixels[pixel], view.limits))

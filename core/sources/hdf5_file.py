@@ -55,7 +55,7 @@ def find_images(file: h5py.File, path: str = "") -> h5py.Dataset:
         their paths are listed.
     """
     try:
-        return _checked(dataset_at(file, path))
+        return checked_images(dataset_at(file, path))
     except SourceError:
         raise
     except DAMAGE as error:
@@ -79,7 +79,7 @@ def _at(file: h5py.File, path: str) -> h5py.Dataset:
         found = file[path]
     except DAMAGE:
         raise SourceError(f"{file.filename} has nothing to read at {path}") from None
-    dataset = _signal(found) if isinstance(found, h5py.Group) else found
+    dataset = signal_of(found) if isinstance(found, h5py.Group) else found
     if not isinstance(dataset, h5py.Dataset):
         raise SourceError(f"{file.filename} has no dataset at {path}")
     return dataset
@@ -87,7 +87,7 @@ def _at(file: h5py.File, path: str) -> h5py.Dataset:
 
 def _default(file: h5py.File) -> h5py.Dataset:
     """Return the dataset that is meant where no path is given."""
-    signal = _signal(file)
+    signal = signal_of(file)
     if signal is not None:
         return signal
     candidates = list(_candidates(file, "", set()))
@@ -101,8 +101,14 @@ def _default(file: h5py.File) -> h5py.Dataset:
     return file[candidates[0]]
 
 
-def _checked(dataset: h5py.Dataset) -> h5py.Dataset:
-    """Return a dataset that holds images of a usable shape and type."""
+def checked_images(dataset: h5py.Dataset) -> h5py.Dataset:
+    """Return a dataset that holds images of a usable shape and type.
+
+    Raises
+    ------
+    SourceError
+        If it does not.
+    """
     if len(dataset.shape or ()) < 2:
         raise SourceError(f"{dataset.file.filename}::{dataset.name} is no image or stack of images")
     try:
@@ -122,7 +128,7 @@ def _checked(dataset: h5py.Dataset) -> h5py.Dataset:
     return dataset
 
 
-def _signal(group: h5py.Group) -> h5py.Dataset | None:
+def signal_of(group: h5py.Group) -> h5py.Dataset | None:
     """Return the signal of a group's default NXdata (NeXus: attributes default, signal)."""
     found: Any = group
     for _ in range(MAX_DEPTH):

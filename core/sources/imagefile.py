@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +13,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import MAX_SIDE, Encoded
-from .hdf5_file import MAX_CHUNK
+from .files import HDF5_SUFFIXES
+from .hdf5_file import MAX_CHUNK, dataset_at, open_hdf5
+from .hdf5_frames import StoredFrames
 from .images import check_numpy, read_images
 
+Images = Generator[NDArray[Any], None, None]
+
 HDF5_SCHEME = "hdf5:"
+MOST_IMAGES = 100_000
+"""Most images of one file that are averaged."""
 
 
 def read_image(name: str) -> NDArray[Any]:
-    """Return the one image of numbers (rows, columns) in a file, or in `hdf5:FILE::/dataset`.
+    """Return the one image of numbers (rows, columns) in a file: see `images_in`.
 
     Raises
     ------
     ValueError
-        If it holds something else.
+        If it holds something else, or several.
     OSError
         If it cannot be read.
     """
-    if name.startswith(HDF5_SCHEME):
-        image = _read_hdf5(name)
+    images = list(images_in(name, most=1))
+    if not images:
+        raise ValueError("it holds no image")
+    return images[0]
+
+
+def images_in(name: str, most: int = MOST_IMAGES) -> Iterator[NDArray[Any]]:
+    """Yield the images of numbers (rows, columns) in a file, one after the other.
+
+    Parameters
+    ----------
+    name
+        A file; of HDF5 `FILE::/dataset` or `hdf5:FILE::/dataset`, whose images are along
+        its last two axes, or `FILE` where only one dataset holds images. Those of a stack
+        that were never written are left out.
+    most
+        Images that may be in it.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else, or more, or one of them is damaged.
+    OSError
+        If it cannot be read.
+    """
+    place = hdf5_place(name)
+    if place is not None:
+        found = _of_hdf5(*place, most)
     else:
-        image = _read_numpy(name) if name.endswith(".npy") else _read_fabio(name)
-    _check_kind(image.shape, image.dtype)
-    return image
+        found = _of_numpy(name) if name.endswith(".npy") else _of_fabio(name)
+    with closing(found) as images:
+        for number, image in enumerate(images):
+            if number == most:
+                raise ValueError(_too_many(most))
+            _check_kind(image.shape, image.dtype)
+            yield image
+
+
+def hdf5_place(name: str) -> tuple[Path, str] | None:
+    """Return the file and the dataset (empty: that which is meant) of a name; None: no HDF5."""
+    file, separator, dataset = name.removeprefix(HDF5_SCHEME).partition("::")
+    named_so = name.startswith(HDF5_SCHEME) or separator
+    if named_so or Path(file).suffix.lower() in HDF5_SUFFIXES:
+        return Path(file), dataset
+    return None
+
+
+def _too_many(most: int) -> str:
+    return "it holds several images, not one" if most == 1 else f"it holds more than {most} images"
 
 
 def _check_kind(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -41,34 +92,43 @@ def _check_kind(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ValueError(f"it holds {dtype} of shape {shape}, not one image of numbers")
 
 
-def _read_hdf5(name: str) -> NDArray[Any]:
-    file, separator, dataset = name.removeprefix(HDF5_SCHEME).partition("::")
-    if not separator:
-        raise ValueError("it is not of the form hdf5:FILE::/dataset")
-    with h5py.File(file, "r") as h5:
-        found = h5.get(dataset)
-        if not isinstance(found, h5py.Dataset):
-            raise ValueError(f"there is no dataset {dataset} in {file}")
-        check_size(found.shape or ())
-        _check_kind(found.shape or (), found.dtype)
-        if math.prod(found.chunks or ()) * found.dtype.itemsize > MAX_CHUNK:
-            raise ValueError(f"it has chunks {found.chunks}, more than {MAX_CHUNK} bytes each")
-        return np.asarray(found[()])
+def _of_hdf5(file: Path, path: str, most: int) -> Images:
+    with open_hdf5(file) as h5:
+        dataset = dataset_at(h5, path)
+        shape = dataset.shape or ()
+        check_size(shape[-2:])
+        _check_kind(shape[-2:], dataset.dtype)
+        if math.prod(shape[:-2]) > most:
+            raise ValueError(_too_many(most))
+        if math.prod(dataset.chunks or ()) * dataset.dtype.itemsize > MAX_CHUNK:
+            raise ValueError(f"it has chunks {dataset.chunks}, more than {MAX_CHUNK} bytes each")
+        if len(shape) == 2:
+            yield np.asarray(dataset[()])
+        else:
+            yield from _of_stack(dataset)
 
 
-def _read_numpy(name: str) -> NDArray[Any]:
+def _of_stack(dataset: h5py.Dataset) -> Images:
+    with closing(StoredFrames(dataset)) as frames:
+        for index in np.ndindex(dataset.shape[:-2]):
+            image = frames.read(index)
+            if image is not None:
+                yield image.decode() if isinstance(image, Encoded) else image
+
+
+def _of_numpy(name: str) -> Images:
     with Path(name).open("rb") as file:
         check_numpy(file.read(12))
     image = np.load(name, mmap_mode="r", allow_pickle=False)
     check_size(image.shape)
-    return np.asarray(image)
+    yield np.asarray(image)
 
 
-def _read_fabio(name: str) -> NDArray[Any]:
-    image = next(read_images(Path(name)), "it holds no image")
-    if isinstance(image, str):
-        raise ValueError(image)
-    return image.decode().copy() if isinstance(image, Encoded) else image
+def _of_fabio(name: str) -> Images:
+    for image in read_images(Path(name)):
+        if isinstance(image, str):
+            raise ValueError(image)
+        yield image.decode().copy() if isinstance(image, Encoded) else image
 
 
 def check_size(shape: tuple[int, ...]) -> None:

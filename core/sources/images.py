@@ -48,9 +48,26 @@ def read_images(path: Path) -> Iterator[NDArray[Any] | Encoded | str]:
             yield complaints.first or _reason(error)
             return
         with file:
+            image: NDArray[Any] | str = ""
             for index in range(file.nframes):
-                yield _read_image(file, index, complaints)
+                image = _read_image(file, index, complaints)
+                yield image
                 complaints.first = ""
+            if _is_cut(file) and not isinstance(image, str):  # fabio does not mind
+                yield "it is incomplete: it ends within the header of an image"
+
+
+def count_images(path: Path) -> int | None:
+    """Return how many images a file holds, as its headers say; None if it is damaged."""
+    with _Complaints() as complaints:
+        try:
+            count = len(_claims(path, _check_form(path)))
+            if not count:
+                with fabio.open(str(path)) as file:
+                    count = 0 if _is_cut(file) else file.nframes
+        except Exception:  # as in `read_images`
+            return None
+        return None if complaints.first or not count else count
 
 
 def _check_form(path: Path) -> bytes:
@@ -107,6 +124,11 @@ def _claims(path: Path, begin: bytes) -> list[Place]:
         claims = tiff.getInfo(0)
     check_shape((int(claims["nRows"]), int(claims["nColumns"])), np.uint8)
     return [] if path.suffix in PACKED else places(header, begin)
+
+
+def _is_cut(file: Any) -> bool:
+    """Tell whether a file of EDF ends before its last image does, or within a header."""
+    return bool(getattr(file, "incomplete_file", False))
 
 
 def _unpacked(path: Path) -> BufferedIOBase:

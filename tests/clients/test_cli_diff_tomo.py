@@ -126,13 +126,16 @@ def test_files_of_any_form_are_one_series(said: Said) -> None:
         ("-P", "a_", "-e", ".edf", "folder"),
         ("-P", "folder/a_", "-e", "edf"),
         ("-e", "edf", "folder/a_*"),
+        ("-P", "a_", "-e", "edf", "sp [1] a"),
+        ("-P", "sp [1] a/a_", "-e", "edf"),
     ],
 )
 def test_prefix_and_extension_choose_the_files(said: Said, arguments: tuple[str, ...]) -> None:
-    Path("folder").mkdir()
-    for name, value in (("a_1.edf", 1), ("a_2.edf", 2), ("b_3.edf", 99)):
-        write_image(f"folder/{name}", flat(value))
-    write_image("folder/a_4.cbf", flat(98))
+    for folder in ("folder", "sp [1] a"):
+        Path(folder).mkdir()
+        for name, value in (("a_1.edf", 1), ("a_2.edf", 2), ("b_3.edf", 99)):
+            write_image(f"{folder}/{name}", flat(value))
+        write_image(f"{folder}/a_4.cbf", flat(98))
     assert said(*FLAT, "-t", 2, "-r", 1, *arguments) == (0, "", "")
     check("diff_tomo.h5", [[0, 1]])
 
@@ -159,9 +162,19 @@ def test_darks_and_flats_are_averaged_from_lists_and_patterns(said: Said) -> Non
         sums = np.bincount(bins.ravel(), signal_of[number].ravel(), 30)
         norms = np.bincount(bins.ravel(), flats.mean(axis=0, dtype=float).ravel(), 30)
         np.testing.assert_allclose(patterns("diff_tomo.h5")[0, number], sums / norms, rtol=2e-5)
-    several = ("-d", "dark_0.edf", "-d", "dark_1.edf,dark_2.edf", "-f", "flat_*.edf")
-    assert said(*call, *several, "-o", "b.h5", "--split", "no", "--no-solidangle")[0] == 0
-    np.testing.assert_array_equal(patterns("b.h5"), patterns("diff_tomo.h5"))
+    with h5py.File("dark.h5", "w") as file:
+        file["entry/a"], file["entry/b"] = darks[:2], darks[2]
+    with h5py.File("flat.h5", "w") as file:
+        file["entry/flats"] = flats
+    write_image("dark_multi.edf", *darks)
+    for several in (
+        ("-d", "dark_0.edf", "-d", "dark_1.edf, dark_2.edf", "-f", "flat_*.edf"),
+        ("-d", "dark.h5::/entry/a, hdf5:dark.h5::entry/b", "-f", "flat.h5"),
+        ("-d", "dark_multi.edf", "-f", "hdf5:flat.h5::/entry/flats"),
+    ):
+        again = (*several, "-o", "b.h5", "--split", "no", "--no-solidangle", "--force")
+        assert said(*call, *again) == (0, "", "")
+        np.testing.assert_array_equal(patterns("b.h5"), patterns("diff_tomo.h5"))
 
 
 # ------------------------------------------------------------------------ places
@@ -206,9 +219,19 @@ def test_a_truncated_file_is_named_and_its_place_stays_empty(said: Said, tmp_pat
     whole = (tmp_path / "s_2.cbf").read_bytes()
     (tmp_path / "s_2.cbf").write_bytes(whole[:-200])
     status, _, err = said(*FLAT, "-t", 2, "-r", 2, "s_*.cbf")
-    assert status == 0
+    assert status == 1  # not all is there: a script has to know
     assert "s_2.cbf cannot be read" in err
     check("diff_tomo.h5", [[0, 1], [NaN, 3]])
+
+
+def test_frames_without_a_pixel_that_counts_are_told_of(said: Said) -> None:
+    images = [np.where(np.arange(SIDE) < 9, -1, flat(5)).astype(np.int32)] * 2
+    write_image("s.edf", *images)
+    write_image("inverted.edf", (images[0] >= 0).astype(np.uint8))
+    status, _, err = said(*FLAT, "-t", 2, "-r", 1, "s.edf", "-m", "inverted.edf")
+    assert status == 0
+    assert "2 frames have no pixel that counts, their patterns are empty: see mask_file" in err
+    assert np.isnan(patterns("diff_tomo.h5")).all()
 
 
 # ----------------------------------------------------------------------- results
@@ -226,6 +249,7 @@ def test_a_truncated_file_is_named_and_its_place_stays_empty(said: Said, tmp_pat
         (("--azimuthal-bins", "8"), {"azimuthal_bins": 8}),
         (("-m", "mask.edf"), {"mask_file": "mask.edf"}),
         (("--dummy", "7", "--delta-dummy", "1"), {"dummy": 7, "delta_dummy": 1}),
+        (("--no-detector-marks",), {"detector_marks": False}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -233,7 +257,7 @@ def test_options_are_the_parameters_of_the_stage(
     said: Said, arguments: tuple[str, ...], changes: dict[str, Any]
 ) -> None:
     images = np.random.default_rng(2).poisson(8, (2, SIDE, SIDE)).astype(np.int32)
-    images += np.arange(SIDE, dtype=np.int32)
+    images += np.arange(SIDE, dtype=np.int32) - 6
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[:, 10:30] = 1
     write_image("mask.edf", mask)
@@ -334,8 +358,22 @@ WHOLE = ("-p", "detector.poni", *SCAN)
         ((*WHOLE, "s.h5", "--resume", "--force"), "--resume and --force do not go together"),
         (
             (*WHOLE, "s.h5", "--resume", "--positions", "sardana+http://127.0.0.1:0"),
-            "does not end: --resume needs a recording",
+            "does not end: --positions needs a recording",
         ),
+        (
+            (*WHOLE, "s.h5", "--positions", "sardana+http://127.0.0.1:1"),
+            "does not end: --positions needs a recording",
+        ),
+        ((*WHOLE, "-O", "-2", "s.h5"), "offset of -2 leaves nothing of 2 positions"),
+        (
+            (*WHOLE, "s.h5", "--roi", "ring=500,600"),
+            "--roi: radial range ring (500 to 600) holds no point of the patterns, which lie from",
+        ),
+        (
+            (*WHOLE, "s.h5", "--radial-range", "500", "600"),
+            "no pixel lies in radial_range (500.0, 600.0) in 2th_deg: the detector has radii from",
+        ),
+        ((*WHOLE, "-f", "zero.edf", "s.h5"), "the flat leaves out every pixel"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
@@ -345,6 +383,7 @@ def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
     (tmp_path / "sub").mkdir()
     Path(write_poni(tmp_path / "sub", 60)).rename("other.poni")
     write_image("small.edf", np.zeros((3, 4), np.uint8))
+    write_image("zero.edf", flat(0))
     (tmp_path / "precious.h5").write_text("precious")
     (tmp_path / "empty").mkdir()
     assert part in refusal(said, *arguments)
@@ -382,7 +421,7 @@ def test_a_run_goes_on_and_leaves_nothing_of_it_out(
     torn = (tmp_path / "s_3.cbf").read_bytes()
     (tmp_path / "s_3.cbf").write_bytes(torn[:-300])
     first = [f"s_{number}.cbf" for number in range(6)]
-    assert said(*call, *first)[0] == 0
+    assert said(*call, *first)[0] == 1
     assert patterns("diff_tomo.h5", "map_ptr").tolist() == [[1, 2, -1, 4], [-1, -1, -1, 5]]
     (tmp_path / "s_3.cbf").write_bytes(torn)
     integrated.clear()
@@ -690,6 +729,15 @@ def test_only_what_is_not_in_the_map_is_integrated_again(
         assert integrated == [3 * WIDTH + WIDTH - 1 - 7]
     for name, value in everything("out.h5").items():
         np.testing.assert_array_equal(value, wanted[name], name)
+
+
+def test_positions_that_place_no_frame_end_well(said: Said) -> None:
+    make_scan()
+    write_positions("motors.cbors", 1, shift=0.5)
+    call = [*CALL, "-t", WIDTH, "-r", TAKEN // WIDTH, *KINDS["motors"], "s.h5"]
+    status, _, err = said(*call)
+    assert status == 1
+    assert "1440 frames were taken beside the grid" in err
 
 
 def spoil(path: str, name: str, place: Any, value: Any) -> None:

@@ -16,13 +16,15 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+import typer
 from numpy.typing import NDArray
 from ronda.clients.cli import options
-from ronda.clients.cli.main import main
+from ronda.clients.cli.main import app, main
 from ronda.core.bragg.parameters import BraggParameters
 from ronda.core.bragg.stage import BraggStage
 from ronda.core.compute.device import Compute, opencl_devices
 from ronda.core.frame import Frame, Series
+from ronda.core.sinks.nexus import NexusWriter
 from ronda.core.stage import Settings
 from ronda.tests.clients.commands import (
     RONDA,
@@ -171,7 +173,7 @@ def test_a_truncated_file_is_named_and_the_others_are_done(said: Said, tmp_path:
     whole = (tmp_path / "f_1.cbf").read_bytes()
     (tmp_path / "f_1.cbf").write_bytes(whole[: len(whole) // 2])
     status, _, err = said(*PONI, *BINS, "f_*.cbf", "-o", "out.h5")
-    assert status == 0
+    assert status == 1  # not all is there: a script has to know
     assert "3 frames received = 2 reduced + 1 rejected" in err
     assert "f_1.cbf cannot be read" in err
     same(kept("out.h5"), [plain(frames)[0], plain(frames)[2]])
@@ -221,6 +223,8 @@ def test_sources_are_kept_as_names_and_as_links_that_open(
         (("--noise", "2.5"), {"noise": 2.5}),
         (("--workers", "1"), {}),
         (("-m", "mask.edf"), {"mask_file": "mask.edf"}),
+        (("-m", "mask.h5::/mask"), {"mask_file": "mask.h5::/mask"}),
+        (("-m", "hdf5:mask.h5::/mask"), {"mask_file": "hdf5:mask.h5::/mask"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -230,6 +234,8 @@ def test_options_are_the_parameters_of_the_stage(
     mask = np.zeros(SHAPE, np.uint8)
     mask[60:63] = 1
     write_image("mask.edf", mask)
+    with h5py.File("mask.h5", "w") as file:
+        file["mask"] = mask > 0
     status, _, err = said(*CALL, *arguments)
     assert status == 0, err
     wanted = plain(stack, **changes)
@@ -247,6 +253,56 @@ def test_options_are_the_parameters_of_the_stage(
         settings = json.loads(file["entry_0000/sparsify/configuration/data"].asstr()[()])
         for name, value in changes.items():
             assert settings["sparsify"][name] == value
+
+
+def test_counts_of_minus_one_and_two_are_left_out_unless_asked(said: Said, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 2, (2, *SHAPE)).round().astype(np.int16)
+    write_hdf5(tmp_path / "scan.h5", noise)
+    means = {}
+    for word, marks in (("--no-detector-marks", False), ("--detector-marks", True)):
+        assert said(*CALL, "--error-model", "azimuthal", "--force", word)[0] == 0
+        wanted = plain(noise, error_model="azimuthal", detector_marks=marks)
+        same(kept("out.h5"), wanted)
+        means[marks] = np.nanmean([average for *_, average in wanted])
+    assert abs(means[False]) < 0.1 < 0.3 < means[True]
+
+
+PEAKFINDER8 = ("--peak-finder", "peakfinder8")
+SEARCHES: dict[str, tuple[tuple[str, ...], float]] = {
+    "max_peaks": (("--cutoff-peak", "4"), 2),
+    "peak_threshold": (PEAKFINDER8, 650.0),
+    "min_snr": (PEAKFINDER8, 60.0),
+    "min_pixels": (PEAKFINDER8, 3),
+    "max_pixels": ((*PEAKFINDER8, "--min-pixels", "1"), 1),
+    "local_background_radius": (PEAKFINDER8, 6),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_setting_of_the_search_for_peaks_cannot_be_given(
+    said: Said, stack: NDArray[Any], name: str
+) -> None:
+    finder, value = SEARCHES[name]
+    option, declared = f"--{name.replace('_', '-')}", BraggParameters.model_fields[name]
+    assert said(*CALL, *finder)[0] == 0
+    assert said(*CALL, *finder, option, value, "-o", "b.h5")[0] == 0
+    found = []
+    for path in ("out.h5", "b.h5"):
+        with h5py.File(path) as file:
+            text = file["entry_0000/sparsify/configuration/data"].asstr()[()]
+            found.append(json.loads(text)["sparsify"][name])
+            peaks = file["entry_0000/peaks"]
+            found.append((peaks["nPeaks"][()].tolist(), peaks["peakTotalIntensity"][()].tolist()))
+    assert found[::2] == [declared.default, value]
+    assert found[1] != found[3]
+    assert f"by default {declared.default}" in help_of(option).lower()
+
+
+def help_of(option: str) -> str:
+    """What is said of an option of the command."""
+    command = typer.main.get_command(app).commands["sparsify-Bragg"]  # type: ignore[attr-defined]
+    (found,) = [each.help for each in command.params if option in each.opts]
+    return str(found)
 
 
 def test_the_defaults_are_those_of_the_specification(said: Said, stack: NDArray[Any]) -> None:
@@ -382,7 +438,22 @@ def test_every_work_group_and_opencl_itself_give_the_same(said: Said, stack: NDA
         ((*SCAN, "--radial-range", "3", "1"), "radial_range"),
         ((*SCAN, "-b", "../up"), "beamline"),
         ((*SCAN, "--cxi", "p.cxi"), "give --cutoff-peak"),
-        ((*SCAN, "--min-peaks", "2"), "min_peaks"),
+        ((*SCAN, "--min-peaks", "2"), "--min-peaks is about peaks, and none are looked for: give"),
+        ((*SCAN, "--max-peaks", "9"), "--max-peaks is about peaks, and none"),
+        (
+            (*SCAN, "--cutoff-peak", "3", "--peak-finder", "none"),
+            "--cutoff-peak is about peaks, and none are looked for: leave out --peak-finder none",
+        ),
+        ((*SCAN, "--cutoff-peak", "3", "--min-snr", "3"), "give --peak-finder peakfinder8"),
+        ((*SCAN, "--cutoff-peak", "3", "--max-peaks", "0"), "max_peaks"),
+        ((*PONI, "folder"), "folder is a folder: name its files, as in 'folder/*'"),
+        (
+            (*SCAN, "--radial-range", "50", "100"),
+            "no pixel lies in radial_range (50.0, 100.0) in r_m: the detector has radii from 0.",
+        ),
+        ((*PONI, "-m", "ones.edf", "scan.h5"), "the mask leaves out every pixel"),
+        ((*PONI, "-m", "scan.h5::/entry/data/data", "scan.h5"), "it holds several images, not one"),
+        ((*PONI, "-m", "scan.h5::/nowhere", "scan.h5"), "scan.h5 has nothing to read at /nowhere"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
@@ -391,6 +462,7 @@ def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(
     (tmp_path / "sub").mkdir()
     write_poni(tmp_path / "sub", (60, 60)).rename("other.poni")
     write_image("small.edf", np.zeros((3, 4), np.uint8))
+    write_image("ones.edf", np.ones(SHAPE, np.uint8))
     (tmp_path / "precious.h5").write_text("precious")
     (tmp_path / "text.cbf").write_text("text")
     (tmp_path / "folder").mkdir()
@@ -406,6 +478,16 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
     err = refusal(said, *SCAN, "-o", "locked/out.h5")
     assert err == "ronda: folder locked cannot be written to; choose another\n"
     assert not any(Path("locked").iterdir())
+
+
+def test_a_full_disk_is_told_as_frames_that_cannot_be_used(
+    said: Said, stack: NDArray[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = property(lambda self: "", lambda self, value: None)
+    monkeypatch.setattr(NexusWriter, "file", none, raising=False)
+    status, _, err = said(*CALL)
+    assert status == 1
+    assert "nothing was written: 6 frames were reduced, but there is no file to hold them" in err
 
 
 # ------------------------------------------------------------------- interrupted

@@ -180,6 +180,20 @@ def test_an_hdf5_file_inside_leads_outside(
     assert DarkParameters().changed({"dark_file": f"hdf5:{inside}/trap.h5::/data"}).recorded_dark
 
 
+@pytest.mark.parametrize("form", ["{}", "{}::/data", "images:{}", "images:{}::/data", "hdf5:{}"])
+@pytest.mark.parametrize("kind", ["link", "second data file"])
+def test_an_hdf5_file_leads_outside_if_it_is_named_otherwise(
+    fenced: DarkParameters, inside: Path, outside: Path, kind: str, form: str
+) -> None:
+    with h5py.File(inside / "trap.h5", "w") as file:
+        name = "data" if kind == "link" else "entry/data/data_000002"
+        if kind != "link":
+            file["entry/data/data_000001"] = SECRET[None]
+            file["data"] = h5py.SoftLink("/entry/data")
+        file[name] = h5py.ExternalLink(str(outside / "secret.h5"), "/data")
+    assert "only files below" in refused(fenced, form.format(inside / "trap.h5"))
+
+
 WORDS = ["/", "//", ".", "..", "*", "**", "?", "[", "]", "::", ",", "#", "\0", "data", "link"]
 FILES = ["inside", "outside", "secret.npy", "secret.h5", "hdf5:", "images:", "recording:"]
 NAMES = st.lists(st.sampled_from(WORDS + FILES), max_size=12).map("".join)

@@ -406,14 +406,21 @@ __kernel void set_thresholds(
 
 // -------------------------------------------------------------------- picking
 
+// Whether a pixel is saturated: see limits.py.
+static inline int over_range(PIXEL value, __constant PIXEL *limits)
+{
+    return value > limits[1] && (value < limits[6] || value > limits[7]);
+}
+
 // The pixels that stand out of each segment of the frame: picked[segment][SEGMENT] in the
-// order of their places, and their numbers. A work group for each segment.
+// order of their places, and their numbers. A work group for each segment. Of `saturated`,
+// what is over its range on a ring is picked as well.
 __kernel void pick_pixels(
     __global const PIXEL *pixels, const uint size, __constant PIXEL *limits,
     __global const RING *ring_of, __global const float *radius, __global const float *norm,
     __global const float *dark, const int rings, const double first, const double width,
     __global const float *filled, __global const double *least, const double cutoff,
-    const double noise, __global const double *table, const int entries,
+    const double noise, __global const double *table, const int entries, const int saturated,
     __global uint *picked, __global uint *numbers)
 {
     __local uint marks[SEGMENT / WORD], before[SEGMENT / WORD];
@@ -427,8 +434,13 @@ __kernel void pick_pixels(
         const PIXEL value = pixels[pixel];
         const double offset = dark[pixel * DARK], weight = norm[pixel * NORM];
         const double signal = (double)value - offset;
-        if (!(signal >= least[ring_of[pixel]] * weight) || !usable(value, limits))
+        if (!(signal >= least[ring_of[pixel]] * weight) && !over_range(value, limits))
             continue;
+        if (!usable(value, limits)) {
+            if (saturated && over_range(value, limits) && ring_of[pixel] < (uint)rings)
+                atomic_or(&marks[(pixel - begin) / WORD], 1u << (pixel - begin) % WORD);
+            continue;
+        }
         double place = fmax(((double)radius[pixel] - first) / width, 0.0);
         place = fmin(place, (double)(rings - 1));
         const int ring = min((int)place, rings - 1), next = min(ring + 1, rings - 1);

@@ -3,10 +3,14 @@
 import json
 import math
 import threading
+import tracemalloc
 from pathlib import Path
 
+import h5py
+import hdf5plugin
 import numpy as np
 import pytest
+from fabio.TiffIO import TiffIO
 from pyFAI.detectors import Detector, detector_factory
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from ronda.core.azimuthal import experiment as module
@@ -91,6 +95,60 @@ def test_darks_are_averaged(tmp_path, poni):
     experiment = Setup(poni, dark_files=names).experiment(SHAPE)
     assert experiment.dark.dtype == np.float32 and (experiment.dark == 5.5).all()
     assert Setup(poni).experiment(SHAPE).dark is None
+
+
+def write_images(folder, form, images):
+    """Write several images into one file; return how it is named."""
+    path = folder / f"several.{form}"
+    if form == "edf":
+        write_image(path, *images)
+    elif form == "tif":
+        for number, image in enumerate(images):
+            with TiffIO(str(path), mode="rb+" if number else "wb+") as file:
+                file.writeImage(image)
+    elif form == "packed.h5":
+        with h5py.File(path, "w") as file:
+            chunks = {"chunks": (2, *SHAPE), **hdf5plugin.Bitshuffle()}
+            file.create_dataset("dark/data", data=images, **chunks)
+    else:
+        with h5py.File(path, "w") as file:
+            stack = file.create_dataset("dark/data", (9, *SHAPE), images.dtype, chunks=(1, *SHAPE))
+            stack[:2], stack[4:] = images[:2], images[2:]
+    return str(path)
+
+
+@pytest.mark.parametrize("what", ["dark", "flat"])
+@pytest.mark.parametrize("form", ["edf", "tif", "packed.h5", "holes.h5"])
+def test_only_the_first_of_several_darks_or_flats_of_a_file_counts(tmp_path, poni, form, what):
+    images = np.random.default_rng(3).integers(1, 60_000, (7, *SHAPE)).astype(np.uint16)
+    name = write_images(tmp_path, form, images)
+    other = save(tmp_path / "other.npy", np.full(SHAPE, 1000.0))
+    expected = (images.sum(0, dtype=float) + 1000) / 8
+    hdf5 = name.endswith("h5")
+    for each in (f"{name}::/dark/data", f"hdf5:{name}::dark/data", name) if hdf5 else (name,):
+        setup = Setup(poni, solid_angle=False, **{f"{what}_files": (each, other)})
+        experiment = setup.experiment(SHAPE)
+        found = experiment.dark if what == "dark" else experiment.normalization
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_stack_of_darks_is_held_in_memory(tmp_path):
+    name, count = str(tmp_path / "d.h5"), 300
+    with h5py.File(name, "w") as file:
+        stack = file.create_dataset("d", (count, 500, 500), np.int32, chunks=(1, 500, 500))
+        for number in range(count):
+            stack[number] = number
+    experiment = Setup(
+        write_poni(tmp_path, Detector(1e-4, 1e-4, max_shape=(500, 500), orientation=3))[0],
+        dark_files=(f"{name}::/d",),
+    ).experiment((500, 500))
+    tracemalloc.start()
+    try:
+        dark = experiment.dark
+        assert tracemalloc.get_traced_memory()[1] < 60 * 500 * 500 * 4
+    finally:
+        tracemalloc.stop()
+    assert (dark == np.float32((count - 1) / 2)).all()
 
 
 def test_mask_file_replaces_the_gaps_of_the_detector(tmp_path):
@@ -212,6 +270,13 @@ def bad(folder, poni):
     wrong = save(folder / "wrong.npy", np.zeros((3, 4)))
     text = folder / "no.npy"
     text.write_text("no image")
+    stack, torn = str(folder / "stack.h5"), str(folder / "torn.edf")
+    with h5py.File(stack, "w") as file:
+        file["a"], file["b"] = np.zeros((2, 2, *SHAPE))
+        file.create_dataset("empty", (0, *SHAPE), "f4")
+        file["words"] = np.zeros(SHAPE, "S3")
+    whole = write_image(torn, *np.ones((3, *SHAPE))).read_bytes()
+    Path(torn).write_bytes(whole[:-100])
     pilatus = write_poni(folder, detector_factory("Pilatus1M"), name="p.poni")[0]
     return [
         (Setup(str(folder / "none.poni")), "PONI file .* cannot be read: No such file"),
@@ -224,10 +289,17 @@ def bad(folder, poni):
         (Setup(poni, flat_files=(wrong,)), r"the flat .* has \(3, 4\) pixels"),
         (Setup(poni, dark_files=(str(text),)), "the dark .* cannot be read as an image"),
         (Setup(poni, absorption_file=str(folder)), "the absorption .* cannot be read as an image"),
+        (Setup(poni, dark_files=(f"{stack}::/none",)), "the dark .* nothing to read at /none"),
+        (Setup(poni, dark_files=(stack,)), "several datasets of images; choose one with ::PATH"),
+        (Setup(poni, flat_files=(f"{stack}::/empty",)), "the flat .* holds no image"),
+        (Setup(poni, mask_file=f"{stack}::/a"), "it holds several images, not one"),
+        (Setup(poni, dark_files=(torn,)), "the dark .* cannot be read as an image"),
+        (Setup(poni, dark_files=(f"{stack}::/words",)), r"it holds \|S3 of shape"),
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.allow_error_log
+@pytest.mark.parametrize("number", range(13))
 def test_what_does_not_fit_is_said_in_a_sentence(tmp_path, poni, number):
     setup, sentence = bad(tmp_path, poni)[number]
     with pytest.raises(ValueError, match=sentence) as caught:

@@ -5,6 +5,7 @@ import pytest
 from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from ronda.core.azimuthal.experiment import Setup
+from ronda.core.azimuthal.matrix import build_matrix
 from ronda.core.azimuthal.rings import Rings, rings
 from ronda.core.azimuthal.units import Unit
 
@@ -102,6 +103,15 @@ def test_rings_are_built_once_and_not_changed(setup):
         ({"radial_range": (0.0, np.nan)}, "radial_range"),
         ({"azimuth_range": (-200.0, 200.0)}, "no more than 360 deg"),
         ({"azimuth_range": (-100.0, 250.0)}, "cannot reach over both 0 and 180"),
+        (
+            {"radial_range": (50.0, 100.0)},
+            r"no pixel lies in radial_range \(50.0, 100.0\) in q_A\^-1: the detector has radii "
+            r"from [\d.]+ to [\d.]+ 1/angstrom$",
+        ),
+        (
+            {"radial_range": (0.0, 1e-9), "azimuth_range": (10.0, 11.0)},
+            r"radial_range .* and azimuth_range .* to [\d.]+ 1/angstrom at azimuths from .* deg$",
+        ),
     ],
 )
 def test_impossible_rings_are_refused_in_a_sentence(setup, arguments, sentence):
@@ -114,3 +124,18 @@ def test_mask_over_everything_is_said(setup, tmp_path):
     masked = Setup(setup.poni_file, str(tmp_path / "all.npy")).experiment(SHAPE)
     with pytest.raises(ValueError, match="leaves out every pixel"):
         Rings(masked, Unit.Q_A, 5)
+
+
+@pytest.mark.parametrize("what", ["flat_files", "dark_files"])
+def test_flat_or_dark_that_leaves_nothing_is_named(setup, tmp_path, what):
+    value = 0 if what == "flat_files" else np.nan
+    np.save(tmp_path / "a.npy", np.full(SHAPE, value))
+    none = Setup(setup.poni_file, **{what: (str(tmp_path / "a.npy"),)}).experiment(SHAPE)
+    with pytest.raises(ValueError, match=f"^the {what.partition('_')[0]} leaves out every pixel"):
+        Rings(none, Unit.Q_A, 5)
+
+
+def test_range_without_a_pixel_is_not_told_in_the_words_of_pyfai(setup, caplog):
+    with pytest.raises(ValueError, match="no pixel lies in"):
+        build_matrix(setup.experiment(SHAPE), Unit.R_M, 5, True, (50.0, 100.0))
+    assert not caplog.records

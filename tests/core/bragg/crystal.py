@@ -79,7 +79,7 @@ def writing(path: Path, workers: int = 2, **values: Any) -> Iterator[Runner]:
     runner = make_runner(BraggStage(), sinks=[writer], workers=workers, **values)
     yield runner
     assert not writer.problem
-    assert not writer.rows_dropped
+    assert not writer.rows_lost
     runner.close()
 
 

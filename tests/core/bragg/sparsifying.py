@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ronda.core.azimuthal.errors import ErrorModel
 from ronda.core.azimuthal.formula import Formula
-from ronda.core.azimuthal.limits import pixel_limits, usable
+from ronda.core.azimuthal.limits import pixel_limits, saturated, usable
 from ronda.core.azimuthal.rings import Rings
 from ronda.core.bragg.clipping import Background
 from ronda.core.bragg.layout import SAMPLE
@@ -53,6 +53,8 @@ def frame(
         exact.flat[marked] = np.iinfo(kind).max
     else:
         exact.flat[marked] = rng.choice([-1, -2], 5)
+        over = np.iinfo(kind).max if kind.kind == "i" else np.inf
+        exact.flat[rng.integers(0, image.size, 3)] = over
     return exact
 
 
@@ -144,7 +146,7 @@ def kept_of(found: SparseFrame, image: NDArray[Any]) -> NDArray[np.bool_]:
     """Check that kept pixels are those of a frame in their order; return which, flat."""
     assert (np.diff(found.index.astype(np.int64)) > 0).all()
     assert found.index.dtype == np.uint32
-    assert found.intensity.dtype == image.dtype
+    assert found.intensity.dtype == (np.float32 if image.dtype == np.float16 else image.dtype)
     np.testing.assert_array_equal(found.intensity, image.ravel()[found.index])
     kept = np.zeros(image.size, np.bool_)
     kept[found.index] = True
@@ -163,6 +165,7 @@ class Plain:
         self.dark = nothing if rings.dark is None else rings.dark.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             self.usable = (rings.ring < rings.bins) & usable(pixels, limits)
+            self.saturated = (rings.ring < rings.bins) & saturated(pixels, limits)
             self.counts = pixels.astype(np.float64)
             self.signal = self.counts - self.dark
             self.value = self.signal / self.norm
@@ -243,6 +246,13 @@ class Plain:
         return mean - below / weight, mean + above / weight
 
     # ------------------------------------------------------------------- picking
+
+    def kept(
+        self, background: Background, cutoff: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which pixels are to be kept, saturated ones too, and which lie on the very threshold."""
+        out, tie = self.stands_out(background, cutoff)
+        return out | self.saturated, tie
 
     def stands_out(
         self, background: Background, cutoff: float

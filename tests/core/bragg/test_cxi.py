@@ -59,15 +59,16 @@ class CrystFel:
 
     def place(self, fs: float, ss: float) -> tuple[float, float, float]:
         """Return where a point of the panel is, in m: +z along the beam, +y up."""
-        found = [self.number("corner_x"), self.number("corner_y")]
+        found = [self.number("corner_x"), self.number("corner_y"), 0.0]
         for name, along in (("fs", fs), ("ss", ss)):
-            vector = re.fullmatch(r"([+-][\d.e-]+)x ([+-][\d.e-]+)y", self.geometry[name])
+            number = r"([+-][\d.]+)"
+            vector = re.fullmatch(f"{number}x {number}y {number}z", self.geometry[name])
             assert vector, self.geometry[name]
-            for axis in (0, 1):
+            for axis in range(3):
                 found[axis] += along * float(vector[axis + 1])
         assert self.geometry["clen"].endswith(" m")
-        x, y = (value / self.number("res") for value in found)
-        return x, y, self.number("clen")
+        x, y, z = (value / self.number("res") for value in found)
+        return x, y, z + self.number("clen") + self.number("coffset")
 
     def image(self, frame: int) -> NDArray[Any]:
         """Return an image; bad pixels are -1."""

@@ -18,6 +18,8 @@ from ronda.core.bragg.dense_file import DenseWriter, EigerWriter, LimaWriter
 from ronda.core.bragg.dense_layout import Stack
 from ronda.core.bragg.instrument import Instrument
 
+from .places import nxmx_place
+
 INSTRUMENT = Instrument("Eiger_4M", 0.3, 75e-6, 150e-6, 4.25, 2.5, 1.0332e-10)
 MASK = np.zeros((6, 8), bool)
 MASK[1, 2] = True
@@ -144,16 +146,7 @@ def test_a_master_file_is_nxmx_with_its_axes(tmp_path: Path) -> None:
         assert detector["beam_center_x"].attrs["units"] == "pixel"
         assert (detector["beam_center_x"][()], detector["beam_center_y"][()]) == (4.25, 2.5)
         # the pixel that the beam hits lies on the beam
-        place = np.zeros(3)
-        for name, steps in (("fast_pixel_direction", 4.25), ("slow_pixel_direction", 2.5)):
-            axis = detector["module"][name]
-            place += steps * axis[()] * axis.attrs["vector"]
-        axis = file[axis.attrs["depends_on"]]
-        place += axis[()] * axis.attrs["vector"] + axis.attrs["offset"]
-        axis = file[axis.attrs["depends_on"]]
-        place += axis[()] * axis.attrs["vector"] + axis.attrs["offset"]
-        assert axis.attrs["depends_on"] == "."
-        assert place == pytest.approx([0, 0, 0.3])
+        assert nxmx_place(file, 4.25, 2.5) == pytest.approx([0, 0, 0.3])
 
 
 def test_a_detector_of_unknown_place_has_none(tmp_path: Path) -> None:

@@ -132,6 +132,56 @@ def test_fabio_densifies_what_we_write(crystal: Crystal, tmp_path: Path) -> None
             assert (far > 0).mean() < 1e-3
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i2", "i4"])
+def test_a_saturated_pixel_comes_back_with_its_value(
+    crystal: Crystal, tmp_path: Path, dtype: str
+) -> None:
+    top = np.iinfo(dtype).max
+    image = np.minimum(crystal.frames[0], 100).astype(dtype)
+    image[:, 40:42] = 2
+    image[76:79, 30:33] = top - 5
+    image[77, 31] = top
+    path = tmp_path / "saturated.h5"
+    write_sparse(path, [image], **crystal.settings)
+    (ours,) = dense(path)
+    for rebuilt in (ours, fabio.open(str(path)).data):
+        assert rebuilt.dtype == image.dtype
+        np.testing.assert_array_equal(rebuilt[76:79, 30:33], image[76:79, 30:33])
+
+
+@pytest.mark.parametrize("dtype", ["i2", "i4", "f4", "f8"])
+def test_gaps_that_only_the_detector_marks_do_not_come_back_as_background(
+    crystal: Crystal, tmp_path: Path, dtype: str
+) -> None:
+    first = np.minimum(crystal.frames[0], 100).astype(dtype)
+    first[:, 40:42] = 30
+    first[50:53], first[60, 5:9] = -1, -2
+    if dtype[0] == "f":
+        first[70:72] = np.nan
+    gaps = (first < 0) | np.isnan(first)
+    later = np.where(gaps, 4, first).astype(dtype)
+    later[51, 70], later[100, 20] = 90, -1
+    path = tmp_path / "gaps.h5"
+    write_sparse(path, [first, later], **crystal.settings, dummy=-7.0)
+    with SparseFile(path) as file:
+        np.testing.assert_array_equal(np.isnan(file.pixel_radius), gaps)
+        assert file.radius is not None
+        inside = file.pixel_radius < file.radius[0]  # where fabio has no background
+        kept = file.frame(1)
+        assert kept.intensity[kept.index == 51 * SHAPE[1] + 70] == [90]
+    with fabio.open(str(path)) as theirs:
+        for number, ours in enumerate(dense(path)):
+            for rebuilt in (ours, theirs.getframe(number).data):
+                kept_there = number * 90 == rebuilt[51, 70]
+                assert kept_there or not number
+                rebuilt[51, 70] = -7
+                np.testing.assert_array_equal((rebuilt == -7)[~inside], gaps[~inside])
+    unheeded = tmp_path / "unheeded.h5"
+    write_sparse(unheeded, [first], **crystal.settings, detector_marks=False)
+    with SparseFile(unheeded) as file:
+        np.testing.assert_array_equal(np.isnan(file.pixel_radius), np.isnan(first))
+
+
 def test_the_images_in_the_file_are_rounded_less_than_shows(
     crystal: Crystal, tmp_path: Path
 ) -> None:

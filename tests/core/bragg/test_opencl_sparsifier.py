@@ -229,6 +229,25 @@ def test_nothing_is_kept_of_a_frame_that_is_masked_all_over(opencl: Compute, how
     assert np.isnan(found.background.average).all()
 
 
+@pytest.mark.parametrize("dtype", ("uint16", "int32", "float32"))
+def test_saturated_pixels_are_kept_unless_masked_or_of_the_dummy(
+    opencl: Compute, dtype: str
+) -> None:
+    image, top = frame(dtype), np.inf if dtype == "float32" else np.iinfo(dtype).max
+    image[50, 60:64] = image[90, 3] = top
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[50, 60] = True
+    peaks = PeakSettings(cutoff=3.0, connected=1)
+    found = check(image, PlainRings(SHAPE, 23, mask=mask), opencl, peaks=peaks)
+    wanted = np.flatnonzero((image == top) & ~mask)
+    np.testing.assert_array_equal(found.index[found.intensity == top], wanted)
+    if dtype != "float32":
+        found = check(image, PlainRings(SHAPE, 23, dummy=float(top)), opencl)
+        assert not (found.intensity == top).any()
+    found = check(np.full(SHAPE, top, dtype), corrected(), opencl)
+    assert found.index.size == (corrected().ring < 23).sum()
+
+
 @pytest.mark.parametrize("shape", ((1, 1), (1, 7), (64, 64), (64, 65)))
 def test_small_frames_and_segments_that_are_just_full(
     opencl: Compute, shape: tuple[int, int]

@@ -204,6 +204,57 @@ def test_no_patch_reaches_over_a_masked_pixel_or_the_edge() -> None:
     np.testing.assert_array_equal(found.y, [40])
 
 
+def overloaded(place: tuple[int, int], strength: float) -> NDArray[Any]:
+    """Return a spot of which all above 60000 counts is saturated."""
+    y, x = np.indices(SHAPE)
+    spot = strength * np.exp(-((y - place[0]) ** 2 + (x - place[1]) ** 2) / 3)
+    image = np.random.default_rng(41).poisson(spot + 3).astype(np.uint16)
+    image[spot > 60_000] = 65_535
+    return image
+
+
+@pytest.mark.parametrize("strength", [6.2e4, 1e5, 3e5, 2e6])
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("mode", [PATCH, ISLANDS])
+def test_a_spot_with_saturated_pixels_is_one_peak_at_its_place(
+    mode: PeakMode, size: int, strength: float
+) -> None:
+    image = overloaded((30, 25), strength)
+    assert (image == 65_535).sum() >= 1
+    how = PeakSettings(mode, patch_size=size)
+    found = find(image, PlainRings(SHAPE, 4), how)
+    assert len(found) == 1
+    assert (found.y[0], found.x[0]) == pytest.approx((30, 25), abs=0.1)
+    assert 0 < found.intensity[0] < image[image < 65_535].sum()
+
+
+def test_saturated_pixels_alone_or_in_a_gap_are_no_peak_and_hide_none() -> None:
+    image = np.full(SHAPE, 2, np.uint16)
+    image[:, 20:24], image[40, 40] = 65_535, 65_535
+    image[30, 26:28], image[30, 30] = 500, 499
+    image[10, 19] = image[11, 19] = 500
+    mask = np.zeros(SHAPE, np.bool_)
+    for at in ((50, 50), (5, 50)):
+        image[at], image[at[0], at[1] + 1 : at[1] + 3] = 65_535, 900
+    mask[49, 49] = True
+    image[0, 40], image[1, 40:42] = 65_535, 900
+    for mode, columns in ((PATCH, [51, 26.5]), (ISLANDS, [40.5, 51.5, 19, 26.5, 51.5])):
+        found = find(image, PlainRings(SHAPE, 1, mask=mask), PeakSettings(mode))
+        np.testing.assert_allclose(found.x, columns, atol=0.05)
+
+
+def test_two_overloads_whose_squares_meet_are_one_peak() -> None:
+    image = np.full(SHAPE, 2, np.uint16)
+    image[30, 30], image[30, 32] = 65_535, 65_535
+    image[29:32, 29], image[29:32, 31], image[29:32, 33] = 700, 800, 700
+    engine = Sparsifier(PlainRings(SHAPE, 1).as_rings, Sparsifying(peaks=PeakSettings(PATCH)))
+    for _ in range(2):
+        found = engine.sparsify(image).peaks
+        assert found is not None
+        assert (len(found), found.x[0], found.y[0], found.pixels[0]) == (1, 31, 30, 11)
+        assert found.intensity[0] == pytest.approx(6 * 698 + 3 * 798, rel=1e-4)
+
+
 def test_peaks_below_what_is_picked_are_found() -> None:
     image = np.full(SHAPE, 100, np.int32)
     image[30, 20:22] = 150

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ronda.core.azimuthal.errors import ErrorModel, parse_error_model
+from ronda.core.bragg.boxes import with_boxes
+from ronda.core.bragg.filling import fill_of
 from ronda.core.bragg.picking import SparseFrame, Sparsifier, Sparsifying, sparsifier
 from ronda.tests.conftest import SHARED_DATA
 from ronda.tests.core.bragg.pyfai_peers import by_opencl, by_python, jaccard
@@ -39,7 +41,7 @@ def sparsify(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> Sparse
 def check(image: NDArray[Any], rings: PlainRings, how: Sparsifying) -> SparseFrame:
     """Compare the kept pixels with the plain threshold of each; return them."""
     found = sparsify(image, rings, how)
-    expected, tie = Plain(image, rings, how).stands_out(found.background, how.cutoff_pick)
+    expected, tie = Plain(image, rings, how).kept(found.background, how.cutoff_pick)
     np.testing.assert_array_equal(kept_of(found, image)[~tie], expected[~tie])
     return found
 
@@ -115,16 +117,75 @@ def test_a_dark_changes_what_is_kept_but_no_value() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_marked_pixels_and_masked_ones_are_never_kept(dtype: str) -> None:
+def test_gaps_and_masked_pixels_are_never_kept(dtype: str) -> None:
     kind = np.dtype(dtype)
     image = np.zeros(SHAPE, kind)
     mask = np.zeros(SHAPE, np.bool_)
     mask[0, :5] = True
-    image[0, :5] = 100
-    image[4, 4] = np.nan if kind.kind == "f" else np.iinfo(kind).max
+    image[0, :4], image[0, 4] = 100, top_of(kind)
+    if kind.kind != "u":
+        image[4, 4:6] = -1, -2
+    if kind.kind == "f":
+        image[4, 6] = np.nan
     image[9, 9] = 100
     found = sparsify(image, PlainRings(SHAPE, 4, mask=mask), Sparsifying(cutoff_pick=0.1))
     np.testing.assert_array_equal(found.index, [9 * SHAPE[1] + 9])
+
+
+def top_of(kind: np.dtype[Any]) -> Any:
+    """Return what a saturated pixel has."""
+    return np.inf if kind.kind == "f" else np.iinfo(kind).max
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16", "int32", "float32"])
+def test_a_saturated_pixel_is_kept_as_it_is_and_counts_for_nothing(
+    dtype: str, corrected: bool
+) -> None:
+    kind, rng = np.dtype(dtype), np.random.default_rng(5)
+    # Of uint8 with a dark, nothing less than saturated could stand out.
+    mean = 60 if kind.itemsize == 1 else 9
+    image = rng.poisson(mean, SHAPE).astype(dtype)
+    image[20, 18:22] = top_of(kind)
+    image[20, 17] = image[20, 22] = min(200, np.iinfo(kind).max if kind.kind != "f" else 200)
+    masked = np.zeros(SHAPE, np.bool_)
+    more: dict[str, Any] = {}
+    if corrected:
+        more = {"normalization": rng.uniform(0.5, 2, SHAPE), "dark": np.full(SHAPE, 40.0)}
+        more["normalization"][20, 18:22] = 0.01
+    ones = PlainRings(SHAPE, 4, mask=masked, **more)
+    without = PlainRings(SHAPE, 4, mask=image == top_of(kind), **more)
+    how = Sparsifying()
+    found, expected = sparsify(image, ones, how), sparsify(image, without, how)
+    over = 20 * SHAPE[1] + np.arange(18, 22)
+    np.testing.assert_array_equal(found.index, np.union1d(expected.index, over))
+    assert (found.intensity[np.isin(found.index, over)] == top_of(kind)).all()
+    for name in ("average", "deviation", "count", "totals"):
+        ours, theirs = (getattr(each.background, name) for each in (found, expected))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, err_msg=name)
+    fills = (
+        fill_of(each, image, rings.as_rings) for each, rings in ((found, ones), (expected, without))
+    )
+    np.testing.assert_allclose(*fills, rtol=1e-5)
+    boxes = with_boxes(found, image, ones.as_rings, how, 3)
+    assert np.isin(over, boxes.index).all()
+    assert (kept_of(boxes, image) >= kept_of(found, image)).all()
+
+
+def test_a_saturated_pixel_of_the_dummy_value_is_left_out() -> None:
+    image = np.full(SHAPE, 9, np.uint16)
+    image[20, 18] = 65_535
+    rings = PlainRings(SHAPE, 4, dummy=65_535.0)
+    found = sparsify(image, rings, Sparsifying())
+    assert found.index.size == with_boxes(found, image, rings.as_rings, Sparsifying(), 3).index.size
+    assert found.index.size == 0
+
+
+def test_a_frame_that_is_saturated_all_over_is_kept() -> None:
+    image = np.full(SHAPE, 65_535, np.uint16)
+    found = sparsify(image, PlainRings(SHAPE, 4), Sparsifying())
+    np.testing.assert_array_equal(found.index, np.arange(image.size))
+    assert np.isnan(found.background.average).all()
 
 
 @pytest.mark.parametrize("layout", ("transposed", "strided", "swapped", "read-only"))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from ronda.core.frame import Frame, Rejected, SeriesEnd, SeriesStart
 from ronda.core.sources import Event, SourceError, open_source
+from ronda.core.sources.images import count_images
 from ronda.tests.image_files import WRITERS, write_image
 
 IMAGE = np.random.default_rng(3).integers(0, 1000, (30, 40)).astype(np.int32)
@@ -154,6 +155,16 @@ def test_a_truncated_file_loses_its_whole_frames(tmp_path: Path) -> None:
     events = read(path)
     np.testing.assert_array_equal(stack_of(events), [IMAGE, IMAGE + 1])
     assert "incomplete" in of(Rejected, events)[0].reason
+
+
+def test_a_file_cut_within_a_header_is_whole(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.edf", IMAGE, IMAGE + 1)
+    assert count_images(path) == 2
+    path.write_bytes(path.read_bytes()[: 512 + IMAGE.nbytes + 100])
+    events = read(path)
+    np.testing.assert_array_equal(stack_of(events), [IMAGE])
+    assert "within the header" in of(Rejected, events)[0].reason
+    assert count_images(path) is None
 
 
 @pytest.mark.allow_error_log
