@@ -20,7 +20,7 @@ demo: $(READY)
 
 test: lint
 	@.ci/packages
-	@$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m alone
 
 bench: $(READY)

@@ -106,7 +106,7 @@ def frame(seed, kind, odd):
     return image
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     kind=st.sampled_from(KINDS),

@@ -229,7 +229,7 @@ def test_nothing_is_kept_of_a_frame_that_is_masked_all_over(opencl: Compute, how
     assert np.isnan(found.background.average).all()
 
 
-@pytest.mark.parametrize("dtype", ("uint16", "int32", "float32"))
+@pytest.mark.parametrize("dtype", ("uint16", "float32"))
 def test_saturated_pixels_are_kept_unless_masked_or_of_the_dummy(
     opencl: Compute, dtype: str
 ) -> None:
